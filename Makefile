@@ -1,0 +1,60 @@
+# `make help` lists the verbs. Each is one `dofbot` verb or one tool, run from .venv; options go in ARGS:
+#     make train ARGS='--seed 3'
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install -c requirements/constraints.txt
+PINS := pyproject.toml requirements/constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check train export eval bench clean
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.sim ## Run the whole pipeline on a simulated arm, no hardware needed
+	$(BIN)/dofbot demo $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.dev ## Lint, check the formatting, check the types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+train: $(VENV)/.dev ## Train a policy
+	$(BIN)/dofbot train $(ARGS)
+
+export: $(VENV)/.dev ## Write a trained policy as one .onnx file with its contract
+	$(BIN)/dofbot export $(ARGS)
+
+eval: $(VENV)/.dev ## Measure a policy's success rate in simulation
+	$(BIN)/dofbot eval $(ARGS)
+
+bench: $(VENV)/.dev ## Measure speed and accuracy against the numbers to beat
+	$(BIN)/python tests/bench/run.py $(ARGS)
+
+clean: ## Remove .venv, caches and build output
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: what is installed already, so that a second call starts at once.
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "make: $(PYTHON) is not on the PATH; install Python 3.11 or newer, or name yours: make PYTHON=/path/to/python <verb>"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1), but 3.11 or newer is needed; name another: make PYTHON=python3.11 <verb>"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "make: $(PYTHON) cannot create virtual environments; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.sim: $(VENV)/.made $(PINS)
+	$(INSTALL) -e '.[sim]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made $(PINS)
+	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.sim $@

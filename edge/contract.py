@@ -1,0 +1,148 @@
+"""The contract that a policy file carries: what goes in, what comes out, and for which robot and task.
+
+It is one JSON document in the ONNX metadata, and the only source of the task's numbers on the robot.
+Types only; the values that we train with are in `trainer/spec.py`. SI units, table frame (see `edge.messages`).
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from edge.messages import Intrinsics
+
+SCHEMA_VERSION = 1
+
+Positive = Annotated[float, Meta(gt=0.0)]
+Length = Annotated[float, Meta(ge=0.0, le=2.0)]
+Point = tuple[float, float, float]
+
+
+class _Part(Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class DepthInput(_Part):
+    """How a depth image becomes the network's input: (1, 1, height, width) float32 in [0, 1]."""
+
+    name: str
+    near_m: Positive  # maps to 0
+    far_m: Positive  # maps to 1; everything beyond is 1
+    invalid_value: float  # what a pixel without depth becomes
+    max_invalid_fraction: Annotated[float, Meta(ge=0.0, le=1.0)]  # a frame with more is refused
+
+
+class VirtualCamera(_Part):
+    """The camera the policy was trained with: pinhole intrinsics and its pose on the tool."""
+
+    intrinsics: Intrinsics
+    transform_camera_to_tool: tuple[tuple[float, float, float, float], ...]  # (4, 4), optical axes: x right, y down, z forward
+
+
+class ProprioInput(_Part):
+    """The vector input (1, n) float32; physical values, normalised inside the graph."""
+
+    name: str
+    fields: tuple[str, ...]
+
+
+class ActionOutput(_Part):
+    """The one output (1, n) float32 in [-1, 1]: a move of the tool in the table frame."""
+
+    name: str
+    fields: tuple[str, ...]
+    scale_m: Positive  # metres for an action of 1
+
+
+class Episode(_Part):
+    """The task: start above the block, descend in fixed steps while the policy centres, then close and lift."""
+
+    steps: Annotated[int, Meta(gt=0, le=10_000)]
+    descent_per_step_m: Positive
+    start_in_table_m: Point  # tool centre
+    yaw_rad: float  # tool yaw during the whole task
+    workspace_min_in_table_m: tuple[float, float]  # the tool's x and y stay inside this box,
+    workspace_max_in_table_m: tuple[float, float]  # and inside the arm's reach at its height
+    spawn_min_in_table_m: tuple[float, float]
+    spawn_max_in_table_m: tuple[float, float]
+    spawn_yaw_rad: Annotated[float, Meta(ge=0.0)]  # block yaw is uniform in ± this
+    block_size_m: Positive
+    open_m: Positive
+    closed_m: Length  # set point while holding: narrower than the block, so the servo squeezes
+    lift_m: Positive
+    success_lift_m: Positive
+    success_hold_s: Positive
+
+
+class Rates(_Part):
+    """Servo ticks a second, and ticks per policy decision."""
+
+    tick_hz: Positive
+    ticks_per_step: Annotated[int, Meta(gt=0, le=1000)]
+
+
+class Robot(_Part):
+    """The arm the policy was trained on."""
+
+    name: str
+    joints: tuple[str, ...]
+    urdf_sha256: str
+    base_height_m: float
+    inverted: bool
+
+
+class Training(_Part):
+    """How the policy came to be."""
+
+    commit: str
+    algorithm: str
+    seed: int
+    env_steps: int
+    wall_s: float
+    randomisation: float  # strength 0…1
+    variant: str  # 'depth' or 'xyz'
+
+
+class Evaluation(_Part):
+    """How well it did: measured before export, on fresh seeds."""
+
+    suite: str
+    episodes: int
+    successes: int
+    interval_95: tuple[float, float]  # Wilson score interval of the success rate
+
+
+class Golden(_Part):
+    """Inputs and the action they must give, to within `tolerance`; arrays are zlib-compressed little-endian float32."""
+
+    tolerance: Positive
+    depth: bytes  # (n, 1, height, width)
+    proprio: bytes  # (n, n_fields)
+    action: bytes  # (n, n_actions)
+    count: Annotated[int, Meta(gt=0, le=256)]
+
+
+class Contract(_Part):
+    """Everything that a runtime must know, and check, before it lets a policy move an arm."""
+
+    schema_version: int
+    depth: DepthInput
+    camera: VirtualCamera
+    proprio: ProprioInput
+    action: ActionOutput
+    episode: Episode
+    rates: Rates
+    robot: Robot
+    training: Training | None = None
+    evaluation: tuple[Evaluation, ...] = ()
+    golden: Golden | None = None
+
+
+def decode(document: str | bytes) -> Contract:
+    """Parse a contract; raises `msgspec.ValidationError` naming the field, what was found and what was expected."""
+    return msgspec.json.decode(document, type=Contract)
+
+
+def encode(contract: Contract) -> bytes:
+    """The canonical JSON of a contract: fields in declaration order, floats as shortest round-trip decimals."""
+    return msgspec.json.encode(contract)

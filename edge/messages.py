@@ -1,0 +1,64 @@
+"""Values that pass between the stages of the pipeline. Frozen; SI units; frames in the names."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+
+class Intrinsics(NamedTuple):
+    """Pinhole camera without distortion: pixel (u, v) = (fx·x/z + cx, fy·y/z + cy).
+
+    Pixel centres lie on whole numbers, as in OpenCV: the principal point of a centred
+    64-pixel image is 31.5.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+class Frame(NamedTuple):
+    """One depth image: `depth_m` is (height, width) float32 metres along the optical axis, 0 = invalid."""
+
+    depth_m: Float32
+    intrinsics: Intrinsics
+    captured_at_s: float
+    sequence: int
+
+
+class ToolPose(NamedTuple):
+    """Where the tool is, with the five degrees of freedom that this arm has. Table frame.
+
+    `tilt_rad` is the angle from straight down, positive when the tool points away from the
+    base axis. `yaw_rad` is the heading of the tool's x axis (along which the fingers close)
+    about table +z, taken before tilting.
+    """
+
+    x_m: float
+    y_m: float
+    z_m: float
+    tilt_rad: float = 0.0
+    yaw_rad: float = 0.0
+
+
+class JointCommand(NamedTuple):
+    """Set points for the whole arm: joint1..joint5 in radians, and the gripper opening in metres."""
+
+    joint1_rad: float
+    joint2_rad: float
+    joint3_rad: float
+    joint4_rad: float
+    joint5_rad: float
+    opening_m: float
+
+    @property
+    def joints_rad(self) -> tuple[float, float, float, float, float]:
+        """The five arm joints, without the gripper."""
+        return self[:5]

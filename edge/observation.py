@@ -1,0 +1,63 @@
+"""What the policy sees: a depth frame in metres becomes its input image, the arm's set points its vector."""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.contract import DepthInput
+from edge.errors import ObservationError
+from edge.messages import Float32, Frame, Intrinsics, ToolPose
+
+
+def depth_input(frame: Frame, wanted: DepthInput, camera: Intrinsics) -> Float32:
+    """The (height, width) float32 image in [0, 1] that the network takes, as the virtual camera would see it.
+
+    Pixels are taken from the nearest pixel of the frame: interpolating depth across an edge would
+    invent surfaces. Zero, negative and non-finite depths become `wanted.invalid_value`.
+    Raises `ObservationError` for a wrong dtype or shape, for values that cannot be metres, and when
+    more than `wanted.max_invalid_fraction` of the pixels are invalid.
+    """
+    depth_m, intrinsics = frame.depth_m, frame.intrinsics
+    shape = (intrinsics.height, intrinsics.width)
+    if depth_m.dtype != np.float32 or depth_m.shape != shape:
+        raise ObservationError(f"depth frame is {depth_m.dtype} {depth_m.shape}, expected float32 {shape} metres")
+    if intrinsics != camera:
+        depth_m = depth_m.ravel()[_pixels(intrinsics, camera)]
+    valid = (depth_m > 0.0) & (depth_m < np.inf)  # false for NaN as well
+    invalid_fraction = 1.0 - np.count_nonzero(valid) / valid.size
+    if invalid_fraction > wanted.max_invalid_fraction:
+        raise ObservationError(
+            f"{invalid_fraction:.0%} of the depth pixels are invalid, expected at most {wanted.max_invalid_fraction:.0%}; "
+            "is the camera covered, or too close?"
+        )
+    _refuse_wrong_unit(depth_m, valid, wanted)
+    scaled = (depth_m - np.float32(wanted.near_m)) * np.float32(1.0 / (wanted.far_m - wanted.near_m))
+    return np.where(valid, np.clip(scaled, 0.0, 1.0), np.float32(wanted.invalid_value))
+
+
+def _refuse_wrong_unit(depth_m: Float32, valid: NDArray[np.bool_], wanted: DepthInput) -> None:
+    """A scene wholly beyond 10 times the far plane is in millimetres or 0.1 mm counts, not in metres."""
+    nearest = float(np.min(depth_m, where=valid, initial=np.inf))
+    if nearest > 10.0 * wanted.far_m:
+        raise ObservationError(
+            f"the nearest depth is {nearest:.3g}, expected metres below {wanted.far_m:.2f}; multiply by the camera's depth scale"
+        )
+
+
+@lru_cache(maxsize=8)
+def _pixels(frame: Intrinsics, camera: Intrinsics) -> NDArray[np.intp]:
+    """Flat indices (height, width) into a frame, one for each pixel of the virtual camera; both look the same way."""
+    u = (np.arange(camera.width) - camera.cx) / camera.fx * frame.fx + frame.cx
+    v = (np.arange(camera.height) - camera.cy) / camera.fy * frame.fy + frame.cy
+    column, row = np.rint(u).astype(np.intp), np.rint(v).astype(np.intp)
+    if column[0] < 0 or row[0] < 0 or column[-1] >= frame.width or row[-1] >= frame.height:
+        raise ObservationError(
+            f"a {frame.width}×{frame.height} frame with focal length {frame.fx:.0f} px does not cover the policy's view; use a wider profile"
+        )
+    return row[:, None] * frame.width + column[None, :]
+
+
+def proprio_input(tool: ToolPose, steps_left: int) -> Float32:
+    """(4,) float32: tool x, y, z in metres in the table frame, as sent to the servos, and the steps left."""
+    return np.array([tool.x_m, tool.y_m, tool.z_m, steps_left], dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Training: the simulated world, the Gymnasium environment, SAC, evaluation and export."""

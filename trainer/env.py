@@ -1,0 +1,170 @@
+"""`DofbotGrasp-v0`: centre the gripper over a block while it descends; the arm then closes, lifts and holds by itself.
+
+The environment steps exactly what runs on the robot: `edge.observation`, `edge.task`, `edge.kinematics` and
+`edge.safety`. Only the world below the servos is simulated.
+"""
+
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from edge import kinematics, observation
+from edge.contract import Contract
+from edge.messages import Float32, Frame, JointCommand
+from edge.safety import DOFBOT_LIMITS, gate, resting
+from edge.task import GraspTask, Phase
+from trainer import spec
+from trainer.world import Block, World
+
+# Potential-based shaping (Ng, Harada & Russell 1999) leaves the optimal policy as it is: r += gamma phi(s') - phi(s).
+SHAPING_PER_M = 10.0  # 0.1 m away is worth one grasp
+GAMMA = 0.98
+PRIVILEGED_FIELDS = ("block_x_rel", "block_y_rel", "block_sin4yaw", "block_cos4yaw", "tool_x", "tool_y", "tool_z", "steps_left")
+_PLACE_IN_TABLE_M = (-0.12, 0.06)  # where the runtime puts blocks down by default; an episode ends before that
+
+
+class DofbotGrasp(gym.Env[dict[str, np.ndarray], np.ndarray]):
+    """Observation: `depth` (1, 64, 64) float32 in [0, 1], `proprio` (4,) float32; action: (2,) in [-1, 1], ±10 mm in x and y."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}
+
+    def __init__(
+        self, contract: Contract | None = None, reward: Literal["dense", "sparse"] = "dense", render_mode: str | None = None
+    ) -> None:
+        self.contract = contract or spec.contract()
+        self.reward = reward
+        self.render_mode = render_mode
+        self.spawn_fraction = 1.0  # curriculum: part of the spawn area's y extent in use
+        self.task = GraspTask(self.contract, _PLACE_IN_TABLE_M)
+        self.world = World(self.contract)
+        self._tick_s = 1.0 / self.contract.rates.tick_hz
+        camera = self.contract.camera.intrinsics
+        self.observation_space = spaces.Dict(
+            depth=spaces.Box(0.0, 1.0, (1, camera.height, camera.width), np.float32),
+            proprio=spaces.Box(-1.0, np.array([1.0, 1.0, 1.0, self.contract.episode.steps], np.float32), (4,), np.float32),
+        )
+        self.action_space = spaces.Box(-1.0, 1.0, (len(self.contract.action.fields),), np.float32)
+        self.block = Block(0.0, 0.1)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """A new block; `options={"block": Block(...)}` puts a given one."""
+        super().reset(seed=seed)
+        self.block = (options or {}).get("block") or self._spawn()
+        self.world.reset(self.task.start, self.block)
+        self._gate = resting(self.task.start)
+        self._state = self.task.begin(Phase.APPROACH, self.task.start)
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """One policy step; the last one goes on to close, lift and hold before it returns."""
+        before_m = self.distance_m()
+        for _ in range(self.contract.rates.ticks_per_step):
+            self._tick(action)
+        terminated = self.task.finished(self._state, self.sent)
+        shaping = 0.0
+        if self.reward == "dense":
+            # The potential of a terminal state is zero, as the theorem requires.
+            after = 0.0 if terminated else GAMMA * self.distance_m()
+            shaping = SHAPING_PER_M * (before_m - after)
+        info: dict[str, Any] = {}
+        if terminated:
+            info = {"is_success": self._grasp(), "miss_m": before_m}
+        return self._observe(), shaping + float(info.get("is_success", 0.0)), terminated, False, info
+
+    @property
+    def sent(self) -> JointCommand:
+        """The set points that the servos have now."""
+        return self._gate.position
+
+    def distance_m(self) -> float:
+        """Horizontal distance between the tool centre (as sent) and the block's centre."""
+        tool = kinematics.tool_pose(self.sent, self.task.mount)
+        block = self.world.block_in_table()
+        return float(np.hypot(tool.x_m - block[0, 3], tool.y_m - block[1, 3]))
+
+    def privileged(self) -> Float32:
+        """(8,) float32 of `PRIVILEGED_FIELDS`, scaled to about ±1: what a critic may know and the robot may not."""
+        tool = kinematics.tool_pose(self.sent, self.task.mount)
+        block = self.world.block_in_table()
+        yaw4 = 4.0 * np.arctan2(block[1, 0], block[0, 0])  # a square looks the same after a quarter turn
+        steps_left = self.task.steps_left(self._state) / self.contract.episode.steps
+        return np.array(
+            [
+                (block[0, 3] - tool.x_m) / 0.05,
+                (block[1, 3] - tool.y_m) / 0.05,
+                np.sin(yaw4),
+                np.cos(yaw4),
+                tool.x_m / 0.05,
+                (tool.y_m - 0.12) / 0.05,
+                (tool.z_m - 0.06) / 0.05,
+                2.0 * steps_left - 1.0,
+            ],
+            dtype=np.float32,
+        )
+
+    def expert_action(self) -> Float32:
+        """(2,) what a controller does that knows where the block is: straight towards it, at most one action's length."""
+        tool = kinematics.tool_pose(self.sent, self.task.mount)
+        block = self.world.block_in_table()
+        move = (block[:2, 3] - (tool.x_m, tool.y_m)) / self.contract.action.scale_m
+        return (0.5 * move / max(1.0, 0.5 * float(np.max(np.abs(move))))).astype(np.float32)
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        """(384, 480, 3) uint8 picture of the desk."""
+        return self.world.picture(480, 384, (0.45, 0.5, 0.35), (0.0, 0.08, 0.15))
+
+    def close(self) -> None:
+        """Free the world."""
+        self.world.close()
+
+    def _tick(self, action: np.ndarray | None) -> None:
+        """One servo tick: task → gate → world, as the runtime does it."""
+        self._state, wanted = self.task.tick(self._state, self.sent, action)
+        self._gate = gate(self._gate, wanted, DOFBOT_LIMITS, self._tick_s, self._height_m).state
+        self.world.drive(self.sent)
+        self.world.step(self._tick_s)
+
+    def _height_m(self, command: JointCommand) -> float:
+        return kinematics.tool_height_m(command, self.task.mount)
+
+    def _grasp(self) -> bool:
+        """Close, lift, hold: whether the block was up, and touched by both fingers, during the whole of the hold."""
+        for phase in (Phase.GRASP, Phase.LIFT):
+            self._state = self.task.begin(phase, self.sent)
+            while not self.task.finished(self._state, self.sent):
+                if self.task.expired(self._state):
+                    return False
+                self._tick(None)
+        self._state = self.task.begin(Phase.VERIFY, self.sent)
+        while self._held():
+            if self.task.finished(self._state, self.sent):
+                return True
+            self._tick(None)
+        return False
+
+    def _held(self) -> bool:
+        rise_m = self.world.block_in_table()[2, 3] - self.block.size_m[2] / 2.0
+        return bool(rise_m >= self.contract.episode.success_lift_m and all(self.world.touches()))
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        frame = Frame(self.world.depth(), self.contract.camera.intrinsics, self.world.now_s, self._state.step)
+        image = observation.depth_input(frame, self.contract.depth, self.contract.camera.intrinsics)
+        tool = kinematics.tool_pose(self.sent, self.task.mount)
+        return {"depth": image[None], "proprio": observation.proprio_input(tool, self.task.steps_left(self._state))}
+
+    def _spawn(self) -> Block:
+        """A block somewhere in the spawn area, at some yaw."""
+        episode = self.contract.episode
+        (x_min, y_min), (x_max, y_max) = episode.spawn_min_in_table_m, episode.spawn_max_in_table_m
+        middle, half = (y_min + y_max) / 2.0, (y_max - y_min) / 2.0 * self.spawn_fraction
+        return Block(
+            x_m=self.np_random.uniform(x_min, x_max),
+            y_m=self.np_random.uniform(middle - half, middle + half),
+            yaw_rad=self.np_random.uniform(-episode.spawn_yaw_rad, episode.spawn_yaw_rad),
+            size_m=(episode.block_size_m,) * 3,
+        )
+
+
+gym.register(id="DofbotGrasp-v0", entry_point="trainer.env:DofbotGrasp", disable_env_checker=True)
