@@ -178,6 +178,15 @@ def test_an_existing_file_is_replaced_only_when_told(path: Path) -> None:
     load(path)
 
 
+def test_whoever_reads_the_old_file_while_it_is_replaced_reads_it_whole(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("old" * 100_000)
+    with path.open() as reader:
+        begun = reader.read(3)
+        export_onnx(Actor(), make_contract(), observations(5), path, overwrite=True)
+        assert begun + reader.read() == "old" * 100_000
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.parent.mkdir()
     path.write_text("old")

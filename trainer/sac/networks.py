@@ -1,0 +1,107 @@
+"""The actor sees depth and proprioception; the critics see the privileged state (Pinto et al. 2017, arXiv 1710.06542)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edge.contract import Contract
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 1.0
+POSE_SCALE_M = 0.05  # the auxiliary head regresses the block's position relative to the tool in units of this
+
+
+def halve(depth: Tensor) -> Tensor:
+    """(n, 1, 64, 64) → (n, 1, 32, 32): area pooling keeps sub-pixel positions at a quarter of the cost."""
+    return functional.avg_pool2d(depth, 2)
+
+
+class Encoder(nn.Module):
+    """(n, 1, 32, 32) halved depth in [0, 1] → (n, 64) features; 0.45 M multiply-adds an image.
+
+    The map is flattened, not pooled away: the answer is a position.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(1, 16, 3, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        self.project = nn.Sequential(nn.Linear(32 * 5 * 5, features), nn.LayerNorm(features), nn.Tanh())
+
+    def forward(self, halved: Tensor) -> Tensor:
+        """Features of a batch of images."""
+        return self.project(self.convolutions(2.0 * halved - 1.0))
+
+
+class Actor(nn.Module):
+    """Squashed Gaussian policy (Haarnoja et al. 2018, arXiv 1812.05905) with an auxiliary head for the block's position."""
+
+    proprio_centre: Tensor
+    proprio_scale: Tensor
+
+    def __init__(self, contract: Contract, features: int = 64, hidden: int = 128) -> None:
+        super().__init__()
+        self.encoder = Encoder(features)
+        n_actions, n_proprio = len(contract.action.fields), len(contract.proprio.fields)
+        self.pose = nn.Linear(features, 2)
+        self.trunk = nn.Sequential(nn.Linear(features + 2 + n_proprio, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        self.mean = nn.Linear(hidden, n_actions)
+        self.log_std = nn.Linear(hidden, n_actions)
+        # tool x, y, z and steps left, to about ±1; inside the graph so that the robot feeds physical values
+        steps = contract.episode.steps
+        self.register_buffer("proprio_centre", torch.tensor([0.0, 0.12, 0.06, steps / 2.0]))
+        self.register_buffer("proprio_scale", torch.tensor([0.05, 0.05, 0.05, steps / 2.0]))
+
+    def distribution(self, halved: Tensor, proprio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and log standard deviation before squashing, and the block's position relative to the tool (in POSE_SCALE_M)."""
+        features = self.encoder(halved)
+        pose = self.pose(features)
+        hidden = self.trunk(torch.cat([features, pose, (proprio - self.proprio_centre) / self.proprio_scale], 1))
+        span = LOG_STD_MAX - LOG_STD_MIN
+        log_std = LOG_STD_MIN + 0.5 * span * (1.0 + torch.tanh(self.log_std(hidden)))
+        return self.mean(hidden), log_std, pose
+
+    def sample(self, halved: Tensor, proprio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A reparametrised action in (-1, 1), its log-probability (n, 1), and the auxiliary pose."""
+        mean, log_std, pose = self.distribution(halved, proprio)
+        raw = mean + log_std.exp() * torch.randn_like(mean)
+        gaussian = -0.5 * ((raw - mean) / log_std.exp()) ** 2 - log_std - 0.5 * math.log(2.0 * math.pi)
+        # log(1 - tanh²(u)) = 2 (log 2 - u - softplus(-2u)): exact where 1 - tanh² underflows (arXiv 1812.05905, appendix C)
+        squashing = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw))
+        return torch.tanh(raw), (gaussian - squashing).sum(1, keepdim=True), pose
+
+    def forward(self, depth: Tensor, proprio: Tensor) -> Tensor:
+        """The deterministic action (n, 2) in (-1, 1) for whole images (n, 1, 64, 64): what is exported."""
+        return torch.tanh(self.distribution(halve(depth), proprio)[0])
+
+
+class Critic(nn.Module):
+    """Two action values of the privileged state; LayerNorm keeps them from running away (Ball et al. 2023, arXiv 2302.02948)."""
+
+    def __init__(self, n_state: int, n_actions: int, hidden: int = 256) -> None:
+        super().__init__()
+        self.values = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(n_state + n_actions, hidden),
+                nn.LayerNorm(hidden),
+                nn.ReLU(),
+                nn.Linear(hidden, hidden),
+                nn.LayerNorm(hidden),
+                nn.ReLU(),
+                nn.Linear(hidden, 1),
+            )
+            for _ in range(2)
+        )
+
+    def forward(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Q1 and Q2, each (n, 1)."""
+        both = torch.cat([state, action], 1)
+        return self.values[0](both), self.values[1](both)
