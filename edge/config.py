@@ -21,14 +21,14 @@ class _Section(Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class MountConfig(_Section):
+class MountConfig(_Section, frozen=True):
     """How the arm hangs or stands."""
 
     inverted: bool = True  # base plate above the table, arm hanging down
     base_height_m: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.388  # base plate above the table; urdf/README.md says why
 
 
-class ServoConfig(_Section):
+class ServoConfig(_Section, frozen=True):
     """One servo: where it is plugged in and how pulse width maps to angle."""
 
     channel: Annotated[int, Meta(ge=0, le=15)]
@@ -45,7 +45,7 @@ def _default_servos() -> tuple[ServoConfig, ...]:
     return (*joints, ServoConfig(channel=5, travel_deg=180.0))
 
 
-class BusConfig(_Section):
+class BusConfig(_Section, frozen=True):
     """What the set points are written to."""
 
     driver: Literal["pca9685", "simulator"] = "pca9685"
@@ -55,21 +55,21 @@ class BusConfig(_Section):
     servos: tuple[ServoConfig, ...] = field(default_factory=_default_servos)
 
 
-class CameraConfig(_Section):
+class CameraConfig(_Section, frozen=True):
     """Where depth frames come from, and how old one may be."""
 
     driver: Literal["simulator"] = "simulator"
     max_age_s: Positive = 0.1  # an older frame is not used: the arm holds
 
 
-class SimulatorConfig(_Section):
+class SimulatorConfig(_Section, frozen=True):
     """The simulator server, when a driver is `simulator` or the I2C bus is emulated."""
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 5555  # on loopback; elsewhere: ssh -L
     clock: Literal["real", "virtual"] = "real"  # virtual: lockstep, as fast as the machine allows
 
 
-class RunConfig(_Section):
+class RunConfig(_Section, frozen=True):
     """What one run does, and what it leaves behind."""
 
     policy: str = "trainer/results/policy.onnx"
@@ -78,7 +78,7 @@ class RunConfig(_Section):
     record: str = ""  # write every tick to this file (msgpack); empty: none
 
 
-class Config(_Section):
+class Config(_Section, frozen=True):
     """The whole file. Every section may be left out."""
 
     mount: MountConfig = MountConfig()

@@ -22,7 +22,7 @@ class _Part(Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class DepthInput(_Part):
+class DepthInput(_Part, frozen=True):
     """How a depth image becomes the network's input: (1, 1, height, width) float32 in [0, 1]."""
 
     name: str
@@ -32,21 +32,21 @@ class DepthInput(_Part):
     max_invalid_fraction: Annotated[float, Meta(ge=0.0, le=1.0)]  # a frame with more is refused
 
 
-class VirtualCamera(_Part):
+class VirtualCamera(_Part, frozen=True):
     """The camera the policy was trained with: pinhole intrinsics and its pose on the tool."""
 
     intrinsics: Intrinsics
     transform_camera_to_tool: tuple[tuple[float, float, float, float], ...]  # (4, 4), optical axes: x right, y down, z forward
 
 
-class ProprioInput(_Part):
+class ProprioInput(_Part, frozen=True):
     """The vector input (1, n) float32; physical values, normalised inside the graph."""
 
     name: str
     fields: tuple[str, ...]
 
 
-class ActionOutput(_Part):
+class ActionOutput(_Part, frozen=True):
     """The one output (1, n) float32 in [-1, 1]: a move of the tool in the table frame."""
 
     name: str
@@ -54,7 +54,7 @@ class ActionOutput(_Part):
     scale_m: Positive  # metres for an action of 1
 
 
-class Episode(_Part):
+class Episode(_Part, frozen=True):
     """The task: start above the block, descend in fixed steps while the policy centres, then close and lift."""
 
     steps: Annotated[int, Meta(gt=0, le=10_000)]
@@ -74,14 +74,14 @@ class Episode(_Part):
     success_hold_s: Positive
 
 
-class Rates(_Part):
+class Rates(_Part, frozen=True):
     """Servo ticks a second, and ticks per policy decision."""
 
     tick_hz: Positive
     ticks_per_step: Annotated[int, Meta(gt=0, le=1000)]
 
 
-class Robot(_Part):
+class Robot(_Part, frozen=True):
     """The arm the policy was trained on."""
 
     name: str
@@ -91,7 +91,7 @@ class Robot(_Part):
     inverted: bool
 
 
-class Training(_Part):
+class Training(_Part, frozen=True):
     """How the policy came to be."""
 
     commit: str
@@ -103,7 +103,7 @@ class Training(_Part):
     variant: str  # 'depth' or 'xyz'
 
 
-class Evaluation(_Part):
+class Evaluation(_Part, frozen=True):
     """How well it did: measured before export, on fresh seeds."""
 
     suite: str
@@ -112,7 +112,7 @@ class Evaluation(_Part):
     interval_95: tuple[float, float]  # Wilson score interval of the success rate
 
 
-class Golden(_Part):
+class Golden(_Part, frozen=True):
     """Inputs and the action they must give, to within `tolerance`; arrays are zlib-compressed little-endian float32."""
 
     tolerance: Positive
@@ -122,7 +122,7 @@ class Golden(_Part):
     count: Annotated[int, Meta(gt=0, le=256)]
 
 
-class Contract(_Part):
+class Contract(_Part, frozen=True):
     """Everything that a runtime must know, and check, before it lets a policy move an arm."""
 
     schema_version: int

@@ -1,13 +1,13 @@
 """Everything that can be wrong, said in one sentence: what was found, what was expected, what to do.
 
-    DofbotError
-    ├── ConfigError        a configuration file, or a field of it          exit code 2
-    ├── PolicyError        the policy file or its contract                 exit code 78 (EX_CONFIG: systemd must not retry)
-    ├── ObservationError   a frame that must not reach the policy          the loop holds
-    ├── UnreachableError   a tool pose outside the arm's reach             the task keeps its last target
-    ├── BusError           the servo bus did not take a command            the loop holds
-    ├── WireError          a malformed or oversized message                the connection is closed
-    └── MissingExtraError  an optional package is not installed            exit code 2
+DofbotError
+├── ConfigError        a configuration file, or a field of it          exit code 2
+├── PolicyError        the policy file or its contract                 exit code 78 (EX_CONFIG: systemd must not retry)
+├── ObservationError   a frame that must not reach the policy          the loop holds
+├── UnreachableError   a tool pose outside the arm's reach             the task keeps its last target
+├── BusError           the servo bus did not take a command            the loop holds
+├── WireError          a malformed or oversized message                the connection is closed
+└── MissingExtraError  an optional package is not installed            exit code 2
 """
 
 

@@ -53,12 +53,8 @@ def tool_pose(joints: Joints | JointCommand, mount: Mount) -> ToolPose:
     height = _Z0 + _L1 * cos(q2) + _L2 * cos(a3) + _L3 * cos(phi)
     outward = 1.0 if radius >= 0.0 else -1.0
     if mount.inverted:
-        return ToolPose(
-            radius * sin(q1), radius * cos(q1), mount.base_height_m - height, outward * _wrap(phi), _wrap(pi - q1 - q5)
-        )
-    return ToolPose(
-        -radius * sin(q1), radius * cos(q1), mount.base_height_m + height, outward * _wrap(pi - phi), _wrap(q1 - q5)
-    )
+        return ToolPose(radius * sin(q1), radius * cos(q1), mount.base_height_m - height, outward * _wrap(phi), _wrap(pi - q1 - q5))
+    return ToolPose(-radius * sin(q1), radius * cos(q1), mount.base_height_m + height, outward * _wrap(pi - phi), _wrap(q1 - q5))
 
 
 def tool_height_m(joints: Joints | JointCommand, mount: Mount) -> float:
@@ -125,9 +121,7 @@ def branches(pose: ToolPose, mount: Mount) -> list[Joints]:
 
 def within_limits(joints: Joints) -> bool:
     """Whether all five joints are inside their limits."""
-    return all(
-        low - _LIMIT_SLACK_RAD <= q <= high + _LIMIT_SLACK_RAD for q, low, high in zip(joints, _MIN, _MAX, strict=True)
-    )
+    return all(low - _LIMIT_SLACK_RAD <= q <= high + _LIMIT_SLACK_RAD for q, low, high in zip(joints, _MIN, _MAX, strict=True))
 
 
 def solve(pose: ToolPose, mount: Mount, near: Joints | JointCommand | None = None) -> Joints:

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.contract import DepthInput
+from edge.contract import DepthInput, Episode, VirtualCamera
 from edge.errors import ObservationError
 from edge.messages import Float32, Frame, Intrinsics, ToolPose
 
@@ -53,11 +53,28 @@ def _pixels(frame: Intrinsics, camera: Intrinsics) -> NDArray[np.intp]:
     column, row = np.rint(u).astype(np.intp), np.rint(v).astype(np.intp)
     if column[0] < 0 or row[0] < 0 or column[-1] >= frame.width or row[-1] >= frame.height:
         raise ObservationError(
-            f"a {frame.width}×{frame.height} frame with focal length {frame.fx:.0f} px does not cover the policy's view; use a wider profile"
+            f"a {frame.width}×{frame.height} frame with focal length {frame.fx:.0f} px does not cover the policy's view; "
+            "use a wider profile"
         )
-    return row[:, None] * frame.width + column[None, :]
+    flat: NDArray[np.intp] = row[:, None] * frame.width + column[None, :]
+    return flat
 
 
 def proprio_input(tool: ToolPose, steps_left: int) -> Float32:
     """(4,) float32: tool x, y, z in metres in the table frame, as sent to the servos, and the steps left."""
     return np.array([tool.x_m, tool.y_m, tool.z_m, steps_left], dtype=np.float32)
+
+
+def holds_block(frame: Frame, camera: VirtualCamera, episode: Episode) -> bool:
+    """Whether something fills the place between the finger tips: the camera's depth there, not the table's.
+
+    The median of 5×5 pixels about the tool centre is compared with the tool centre's own depth: a held block is
+    nearer than half a block behind it, the table under a lifted gripper is not.
+    """
+    tool_to_camera = np.linalg.inv(np.array(camera.transform_camera_to_tool))
+    x, y, z = tool_to_camera[:3, 3]
+    column = round(frame.intrinsics.fx * x / z + frame.intrinsics.cx)
+    row = round(frame.intrinsics.fy * y / z + frame.intrinsics.cy)
+    patch = frame.depth_m[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+    seen = patch[(patch > 0.0) & (patch < np.inf)]
+    return bool(seen.size and np.median(seen) < z + episode.block_size_m / 2.0)

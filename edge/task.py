@@ -72,7 +72,7 @@ class GraspTask:
         self.reach: Reach = reach(self.mount, self.episode.yaw_rad)
         self.start_pose = ToolPose(*self.episode.start_in_table_m, 0.0, self.episode.yaw_rad)
         self.start = JointCommand(*kinematics.solve(self.start_pose, self.mount), self.episode.open_m)
-        self.park = JointCommand(*robot.PARK_RAD, self.episode.open_m)
+        self.park = JointCommand._make((*robot.PARK_RAD, self.episode.open_m))
         self.place_pose = ToolPose(*place_in_table_m, RELEASE_HEIGHT_M, 0.0, self.episode.yaw_rad)
         kinematics.solve(self.place_pose, self.mount)
 
@@ -82,6 +82,7 @@ class GraspTask:
         episode = self.episode
         closed = episode.closed_m
         lifted = self._reachable(here._replace(z_m=here.z_m + episode.lift_m))
+        waypoints: tuple[Waypoint, ...] = ()
         if phase is Phase.GRASP:
             waypoints = (Waypoint(here, closed, CLOSE_S),)
         elif phase is Phase.LIFT:
@@ -91,9 +92,12 @@ class GraspTask:
         elif phase is Phase.PLACE:
             down = self.place_pose
             over = self._reachable(down._replace(z_m=here.z_m))
-            waypoints = (Waypoint(over, closed), Waypoint(down, closed), Waypoint(down, episode.open_m, OPEN_S), Waypoint(over, episode.open_m))
-        else:
-            waypoints = ()
+            waypoints = (
+                Waypoint(over, closed),
+                Waypoint(down, closed),
+                Waypoint(down, episode.open_m, OPEN_S),
+                Waypoint(over, episode.open_m),
+            )
         return TaskState(phase, origin=here, goal=here, waypoints=waypoints)
 
     def needs_action(self, state: TaskState) -> bool:
@@ -195,13 +199,13 @@ class GraspTask:
         return self._towards(JointCommand(*kinematics.solve(pose, self.mount, sent), opening_m), sent)
 
     def _towards(self, goal: JointCommand, sent: JointCommand) -> JointCommand:
-        """The goal, or as far towards it as the fastest joint may turn in a tick: all joints slow down alike, so the tool stays on its path."""
+        """The goal, or as far towards it as the fastest joint may turn in a tick: all slow down alike, to stay on the path."""
         largest_rad = max(abs(g - s) for g, s in zip(goal[:5], sent[:5], strict=True))
         allowed_rad = SPEED_SHARE * robot.VELOCITY_MAX_RAD_S / self.tick_hz
         if largest_rad <= allowed_rad:
             return goal
         part = allowed_rad / largest_rad
-        return JointCommand(*(s + part * (g - s) for g, s in zip(goal[:5], sent[:5], strict=True)), goal.opening_m)
+        return JointCommand._make((*(s + part * (g - s) for g, s in zip(goal[:5], sent[:5], strict=True)), goal.opening_m))
 
 
 def _clip(value: float, low: float, high: float) -> float:

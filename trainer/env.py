@@ -106,7 +106,7 @@ class DofbotGrasp(gym.Env[dict[str, np.ndarray], np.ndarray]):
         move = (block[:2, 3] - (tool.x_m, tool.y_m)) / self.contract.action.scale_m
         return (0.5 * move / max(1.0, 0.5 * float(np.max(np.abs(move))))).astype(np.float32)
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         """(384, 480, 3) uint8 picture of the desk."""
         return self.world.picture(480, 384, (0.45, 0.5, 0.35), (0.0, 0.08, 0.15))
 

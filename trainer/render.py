@@ -59,7 +59,7 @@ class DepthRenderer:
 
 
 @numba.njit(cache=True)
-def _plane(rays, camera_to_table, table_m, own_m):  # type: ignore[no-untyped-def]
+def _plane(rays, camera_to_table, table_m, own_m):
     """Depth of the plane z = table_m along each ray, or of the camera's own surroundings where these are nearer."""
     depth_m = np.empty(len(rays))
     slope_x, slope_y, slope_z = camera_to_table[2, 0], camera_to_table[2, 1], camera_to_table[2, 2]
@@ -72,7 +72,7 @@ def _plane(rays, camera_to_table, table_m, own_m):  # type: ignore[no-untyped-de
 
 
 @numba.njit(cache=True)
-def _cast(rays, shape_to_camera, size_m, kind, depth_m):  # type: ignore[no-untyped-def]
+def _cast(rays, shape_to_camera, size_m, kind, depth_m):
     """Lower `depth_m` where a ray meets the shape sooner."""
     rotation = shape_to_camera[:3, :3]
     # The camera in the shape's frame.
@@ -95,7 +95,7 @@ def _cast(rays, shape_to_camera, size_m, kind, depth_m):  # type: ignore[no-unty
 
 
 @numba.njit(cache=True)
-def _slab(origin, direction, half, near, far):  # type: ignore[no-untyped-def]
+def _slab(origin, direction, half, near, far):
     """The part [near, far] of a ray between two parallel planes (Kay & Kajiya 1986)."""
     if abs(direction) < 1e-12:
         return (near, far) if abs(origin) <= half else (1.0, 0.0)
@@ -104,7 +104,7 @@ def _slab(origin, direction, half, near, far):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _tube(ox, oy, dx, dy, radius, near, far):  # type: ignore[no-untyped-def]
+def _tube(ox, oy, dx, dy, radius, near, far):
     """The part of a ray inside an endless cylinder about z."""
     a = dx * dx + dy * dy
     b = ox * dx + oy * dy

@@ -63,7 +63,9 @@ class World:
         client.setPhysicsEngineParameter(fixedTimeStep=1.0 / PHYSICS_HZ, numSolverIterations=30, deterministicOverlappingPairs=1)
         client.loadURDF(str(urdf.TABLE), useFixedBase=True)
         base = (0.0, 1.0, 0.0, 0.0) if self.mount.inverted else (0.0, 0.0, 0.0, 1.0)  # x, y, z, w: half a turn about y
-        self._arm = client.loadURDF(str(urdf.DOFBOT), (0.0, 0.0, self.mount.base_height_m), base, useFixedBase=True, flags=bullet.URDF_USE_INERTIA_FROM_FILE)
+        self._arm = client.loadURDF(
+            str(urdf.DOFBOT), (0.0, 0.0, self.mount.base_height_m), base, useFixedBase=True, flags=bullet.URDF_USE_INERTIA_FROM_FILE
+        )
         self._joint = {client.getJointInfo(self._arm, i)[1].decode(): i for i in range(client.getNumJoints(self._arm))}
         self._links = {client.getJointInfo(self._arm, i)[12].decode(): i for i in range(client.getNumJoints(self._arm))}
         self._driven = [self._joint[name] for name in robot.JOINT_NAMES[:5]]
@@ -110,7 +112,7 @@ class World:
         part, reach_rad = 1.0 - math.exp(-duration_s / SERVO_LAG_S), SERVO_SPEED_RAD_S * duration_s
         moves = [(goal - shaft) * part for goal, shaft in zip(self._set_points[:5], self._shafts[:5], strict=True)]
         angles_rad = [shaft + max(-reach_rad, min(reach_rad, move)) for shaft, move in zip(self._shafts, moves, strict=False)]
-        self._shafts = JointCommand(*angles_rad, self._set_points.opening_m)
+        self._shafts = JointCommand._make((*angles_rad, self._set_points.opening_m))
         if not self._touchable:
             if not self._can_touch():
                 return
@@ -143,7 +145,13 @@ class World:
         half_m = self._shafts.opening_m / 2.0
         for index in self._gripper[:2]:
             motor(
-                self._arm, index, bullet.POSITION_CONTROL, half_m, positionGain=MOTOR_GAIN, force=FINGER_FORCE_N, maxVelocity=FINGER_SPEED_M_S
+                self._arm,
+                index,
+                bullet.POSITION_CONTROL,
+                half_m,
+                positionGain=MOTOR_GAIN,
+                force=FINGER_FORCE_N,
+                maxVelocity=FINGER_SPEED_M_S,
             )
         # The linkage: finger tips move ahead as the opening gets smaller. Nothing but the linkage holds them, so it is strong.
         motor(self._arm, self._gripper[2], bullet.POSITION_CONTROL, tip_advance_m(self.opening_m()), positionGain=MOTOR_GAIN, force=100.0)
@@ -160,7 +168,7 @@ class World:
         if not self._touchable:
             return self._shafts
         states = self._bullet.getJointStates(self._arm, self._driven)
-        return JointCommand(*(state[0] for state in states), self.opening_m())
+        return JointCommand._make((*(state[0] for state in states), self.opening_m()))
 
     def block_in_table(self) -> Float64:
         """(4, 4) transform_block_to_table."""
@@ -192,7 +200,13 @@ class World:
         view = client.computeViewMatrix(eye_m, target_m, (0, 0, 1))
         projection = client.computeProjectionMatrixFOV(45.0, width / height, 0.05, 3.0)
         _, _, rgba, _, _ = client.getCameraImage(
-            width, height, view, projection, lightDirection=(0.6, 0.6, 1.5), renderer=bullet.ER_TINY_RENDERER, flags=bullet.ER_NO_SEGMENTATION_MASK
+            width,
+            height,
+            view,
+            projection,
+            lightDirection=(0.6, 0.6, 1.5),
+            renderer=bullet.ER_TINY_RENDERER,
+            flags=bullet.ER_NO_SEGMENTATION_MASK,
         )
         return np.reshape(np.asarray(rgba, dtype=np.uint8), (height, width, 4))[..., :3]
 
@@ -220,7 +234,13 @@ class World:
             visual = client.createVisualShape(bullet.GEOM_BOX, halfExtents=half_m, rgbaColor=(0.85, 0.3, 0.1, 1))
         self._block = client.createMultiBody(block.mass_kg, collision, visual)
         client.changeDynamics(
-            self._block, -1, lateralFriction=block.friction, spinningFriction=0.001, rollingFriction=0.0001, linearDamping=0.0, angularDamping=0.0
+            self._block,
+            -1,
+            lateralFriction=block.friction,
+            spinningFriction=0.001,
+            rollingFriction=0.0001,
+            linearDamping=0.0,
+            angularDamping=0.0,
         )
 
     def _primitives_on_tool(self) -> list[tuple[str, Shape]]:

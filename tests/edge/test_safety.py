@@ -259,7 +259,9 @@ def test_an_axis_outside_its_limits_may_stay_or_come_back_but_not_go_further(sid
     assert way[-1] == 0.0
 
 
-@pytest.mark.parametrize("limits", [LIMITS, Limits((-0.3,) * 6, (0.1,) * 6, (9.0,) * 6, (1e4,) * 6, 0.0)])
+@pytest.mark.parametrize(
+    "limits", [LIMITS, *(Limits((-0.3,) * 6, (0.1,) * 6, (velocity,) * 6, (1e4,) * 6, 0.0) for velocity in (9.0, 90.0))]
+)
 def test_position_has_the_last_word_in_a_state_the_gate_did_not_make(limits: Limits) -> None:
     rng = random.Random(7)
     for _ in range(300):
