@@ -4,10 +4,12 @@ An unknown key, a value out of range or a missing file is one sentence that name
 """
 
 import difflib
+import math
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -91,11 +93,14 @@ class Config(_Section, frozen=True):
 def load(path: Path) -> Config:
     """Read and check a configuration file; raises `ConfigError` naming file, field, found, expected and remedy."""
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"configuration {path} does not exist; give --config a TOML file or leave it out") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"configuration {path} is not readable TOML: {error}") from None
+    found = _not_finite(document)
+    if found:
+        raise ConfigError(f"configuration {path}: {found}: expected a finite number")
     try:
         config = msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
@@ -121,32 +126,47 @@ def _check(config: Config, path: Path) -> None:
 
 def _explain(message: str, document: dict[str, object]) -> str:
     """Turn msgspec's message into field, found, expected; for an unknown key also the nearest known one."""
-    unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(.*)`)?", message)
+    unknown = re.search(r"unknown field `(.*?)`(?: - at `\$\.(.*)`)?$", message)
     if unknown:
         key, section = unknown.group(1), unknown.group(2) or ""
-        known = _keys_of(section)
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        known = [f.name for f in msgspec.structs.fields(_section_at(section))]
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        meant = f"; did you mean '{near[0]}'?" if near else ""
         where = f"[{section}] " if section else ""
-        return f"unknown key {where}'{key}'; did you mean '{near[0]}'? (known: {', '.join(known)})"
+        return f"unknown key {where}'{key}'{meant} (known: {', '.join(known)})"
     located = re.search(r"^(.*) - at `\$\.(.*)`$", message)
     if not located:
         return message
     text, where = located.groups()
+    if text.startswith("Invalid enum value"):
+        section, _, key = where.rpartition(".")
+        allowed = {f.name: get_args(f.type) for f in msgspec.structs.fields(_section_at(section))}[key]
+        text = f"expected {' or '.join(map(repr, allowed))}"
     return f"{where} = {_value_at(document, where)!r}: {text[0].lower()}{text[1:]}"
 
 
-def _keys_of(section: str) -> list[str]:
-    """Names of the fields at a dotted path such as 'bus.servos[...]'."""
+def _section_at(where: str) -> type[Struct]:
+    """The type of the section at a dotted path such as 'bus.servos[0]'."""
     kind: type[Struct] = Config
-    for part in filter(None, section.split(".")):
+    for part in filter(None, where.split(".")):
         kind = ServoConfig if part.startswith("servos") else {f.name: f.type for f in msgspec.structs.fields(kind)}[part]
-    return [f.name for f in msgspec.structs.fields(kind)]
+    return kind
 
 
-def _value_at(document: object, where: str) -> object:
-    """The value a user wrote at msgspec's dotted path; '…' where the path passes a list."""
-    for part in where.split("."):
-        if not isinstance(document, dict) or part not in document:
-            return "…"
-        document = document[part]
+def _value_at(document: Any, where: str) -> object:
+    """The value a user wrote at msgspec's path, such as 'bus.servos[0].channel'."""
+    for key, index in re.findall(r"(\w+)|\[(\d+)\]", where):
+        document = document[key] if key else document[int(index)]
     return document
+
+
+def _not_finite(value: object, where: str = "") -> str:
+    """Where the first nan or inf is, which TOML allows and a range lets through, and which it is; empty: there is none."""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"{where} = {value}"
+    items: Iterable[tuple[str, object]] = ()
+    if isinstance(value, dict):
+        items = ((f"{where}.{key}" if where else str(key), item) for key, item in value.items())
+    elif isinstance(value, list):
+        items = ((f"{where}[{index}]", item) for index, item in enumerate(value))
+    return next((found for path, item in items if (found := _not_finite(item, path))), "")

@@ -9,7 +9,7 @@ towards base +y while joint 1 is zero. In the plane of the arm, with a2 = q2, a3
 (Craig, Introduction to Robotics, ch. 4: two-link elbow solution on the wrist point.)
 """
 
-from math import acos, atan2, cos, hypot, pi, sin, sqrt
+from math import acos, atan2, cos, degrees, hypot, inf, pi, sin, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ Joints = tuple[float, float, float, float, float]
 
 _L1, _L2, _L3, _Z0 = robot.UPPER_ARM_M, robot.FOREARM_M, robot.WRIST_TO_TOOL_M, robot.BASE_TO_SHOULDER_M
 _MIN, _MAX = robot.POSITION_MIN_RAD, robot.POSITION_MAX_RAD
+_MIDDLE5 = (_MIN[4] + _MAX[4]) / 2.0
 _LIMIT_SLACK_RAD = 1e-9  # rounding of a solution that lies on a limit
 
 
@@ -88,34 +89,37 @@ def transform_tool_to_table(joints: Joints | JointCommand, mount: Mount) -> Floa
 
 
 def branches(pose: ToolPose, mount: Mount) -> list[Joints]:
-    """Every joint solution of a tool pose, joint limits ignored: up to two azimuths times two elbows.
+    """Every joint solution of a tool pose, joint limits ignored: two azimuths times two elbows; none beyond the stretched arm."""
+    solutions: list[Joints] = []
+    for q1, wrist_r, wrist_z, phi in _wrists(pose, mount):
+        # Half a turn of the wrist is on a limit of joint 5: count it from the middle of the range, or rounding flips its sign.
+        q5 = _wrap((pi - pose.yaw_rad - q1 if mount.inverted else q1 - pose.yaw_rad) - _MIDDLE5) + _MIDDLE5
+        solutions += [(q1, q2, q3, q4, q5) for q2, q3, q4 in _elbows(wrist_r, wrist_z, phi)]
+    return solutions
 
-    Raises `UnreachableError` when the wrist point is further away than the stretched arm.
-    """
-    x, y, z, tilt, yaw = pose
+
+def _wrists(pose: ToolPose, mount: Mount) -> list[tuple[float, float, float, float]]:
+    """Joint 1, then the wrist point (radius, height over the shoulder) and phi: facing the pose, and bent backwards over the base."""
+    x, y, z, tilt, _ = pose
     azimuth = atan2(x, y) if mount.inverted else atan2(-x, y)
     height = mount.base_height_m - z if mount.inverted else z - mount.base_height_m
-    radius = hypot(x, y)
     phi = tilt if mount.inverted else pi - tilt
-    solutions: list[Joints] = []
-    for q1, signed_radius, signed_phi in ((azimuth, radius, phi), (_wrap(azimuth + pi), -radius, -phi)):
-        q5 = _wrap(pi - yaw - q1) if mount.inverted else _wrap(q1 - yaw)
-        wrist_r = signed_radius - _L3 * sin(signed_phi)
-        wrist_z = height - _Z0 - _L3 * cos(signed_phi)
-        cos_q3 = (wrist_r * wrist_r + wrist_z * wrist_z - _L1 * _L1 - _L2 * _L2) / (2.0 * _L1 * _L2)
-        if cos_q3 > 1.0:
-            short_by_m = sqrt(wrist_r * wrist_r + wrist_z * wrist_z) - _L1 - _L2
-            if short_by_m > 1e-12:
-                continue  # this azimuth does not reach; the other one may, with a tilted tool
-            cos_q3 = 1.0
-        bend = acos(max(-1.0, cos_q3))
-        towards = atan2(wrist_r, wrist_z)
-        for q3 in (bend, -bend) if bend > 0.0 else (0.0,):
-            q2 = _wrap(towards - atan2(_L2 * sin(q3), _L1 + _L2 * cos(q3)))
-            solutions.append((q1, q2, q3, _wrap(signed_phi - q2 - q3), q5))
-    if not solutions:
-        short_by_m = hypot(radius - _L3 * sin(phi), height - _Z0 - _L3 * cos(phi)) - _L1 - _L2
-        raise UnreachableError(f"{_describe(pose)} is {short_by_m * 1e3:.1f} mm beyond the stretched arm; move it closer", short_by_m)
+    wrist_r, wrist_z = hypot(x, y) - _L3 * sin(phi), height - _Z0 - _L3 * cos(phi)
+    return [(azimuth, wrist_r, wrist_z, phi), (_wrap(azimuth + pi), -wrist_r, wrist_z, -phi)]
+
+
+def _elbows(wrist_r: float, wrist_z: float, phi: float) -> list[tuple[float, float, float]]:
+    """Joints 2 to 4 for a wrist point, limits ignored: elbow out, elbow in; one solution where the arm is stretched."""
+    squared = wrist_r * wrist_r + wrist_z * wrist_z
+    cos_q3 = (squared - _L1 * _L1 - _L2 * _L2) / (2.0 * _L1 * _L2)
+    if cos_q3 > 1.0 and sqrt(squared) - _L1 - _L2 > 1e-12:
+        return []
+    bend = acos(min(1.0, max(-1.0, cos_q3)))
+    towards = atan2(wrist_r, wrist_z)
+    solutions = []
+    for q3 in (bend, -bend) if bend > 0.0 else (0.0,):
+        q2 = _wrap(towards - atan2(_L2 * sin(q3), _L1 + _L2 * cos(q3)))
+        solutions.append((q2, q3, _wrap(phi - q2 - q3)))
     return solutions
 
 
@@ -133,7 +137,7 @@ def solve(pose: ToolPose, mount: Mount, near: Joints | JointCommand | None = Non
     solutions = branches(pose, mount)
     inside = [s for s in solutions if within_limits(s)]
     if not inside:
-        raise _limited(pose, solutions, mount)
+        raise _unreachable(pose, solutions, mount)
     if len(inside) == 1:
         return inside[0]
     if near is None:
@@ -141,21 +145,56 @@ def solve(pose: ToolPose, mount: Mount, near: Joints | JointCommand | None = Non
     return min(inside, key=lambda s: max(abs(q - n) for q, n in zip(s, near, strict=False)))
 
 
-def _limited(pose: ToolPose, solutions: list[Joints], mount: Mount) -> UnreachableError:
-    """The error for a pose that only the joint limits forbid: how near the limited arm comes, and which joint stops it."""
-    best_m, worst_joint = float("inf"), ""
-    for solution in solutions:
-        limited = [min(max(q, low), high) for q, low, high in zip(solution, _MIN, _MAX, strict=True)]
-        reached = tool_pose((limited[0], limited[1], limited[2], limited[3], limited[4]), mount)
-        missed_m = hypot(reached.x_m - pose.x_m, reached.y_m - pose.y_m, reached.z_m - pose.z_m)
-        if missed_m < best_m:
-            excess = [abs(q - lim) for q, lim in zip(solution, limited, strict=True)]
-            best_m, worst_joint = missed_m, robot.JOINT_NAMES[excess.index(max(excess))]
+def _unreachable(pose: ToolPose, solutions: list[Joints], mount: Mount) -> UnreachableError:
+    """The error for a pose without a solution inside the limits: how near the arm comes, and what stops it."""
+    short_by_m = _shortfall_m(pose, mount)
+    found = f"{_describe(pose)} is {short_by_m * 1e3:.1f} mm out of reach"
+    if not solutions:
+        return UnreachableError(f"{found}, beyond the stretched arm; move it closer", short_by_m)
+    excess_rad = min(([max(low - q, q - high) for q, low, high in zip(s, _MIN, _MAX, strict=True)] for s in solutions), key=max)
+    joint = excess_rad.index(max(excess_rad))
     return UnreachableError(
-        f"{_describe(pose)} needs {worst_joint} beyond its limit; the arm stops {best_m * 1e3:.1f} mm short of it", best_m
+        f"{found}: it needs {robot.JOINT_NAMES[joint]} {degrees(excess_rad[joint]):.1f}° beyond its limit; move or turn it", short_by_m
     )
+
+
+def _shortfall_m(pose: ToolPose, mount: Mount) -> float:
+    """Distance from a pose to the nearest that joints 1 to 4 reach with the same tilt; 0 when only the yaw is out of reach."""
+    shortfalls_m = []
+    for q1, wrist_r, wrist_z, phi in _wrists(pose, mount):
+        off = q1 - min(max(q1, _MIN[0]), _MAX[0])
+        radius = wrist_r + _L3 * sin(phi)
+        planar_m = _planar_shortfall_m(radius * cos(off) - _L3 * sin(phi), wrist_z, phi)
+        shortfalls_m.append(hypot(planar_m, radius * sin(off)))
+    return min(shortfalls_m)
+
+
+def _planar_shortfall_m(wrist_r: float, wrist_z: float, phi: float) -> float:
+    """Distance from a wrist point to the area in reach of joints 2 to 4. It ends in arcs: one joint at a limit, or stretched."""
+    if any(within_limits((0.0, q2, q3, q4, 0.0)) for q2, q3, q4 in _elbows(wrist_r, wrist_z, phi)):
+        return 0.0
+    (_, low2, low3, low4, _), (_, high2, high3, high4, _) = _MIN, _MAX
+    nearest_m = inf
+    for turn in (-2.0 * pi, 0.0, 2.0 * pi):
+        low, high = _wrap(phi) + turn - high4, _wrap(phi) + turn - low4  # of a3
+        arcs = [(a2, _L1, _L2, max(low, a2 + low3), min(high, a2 + high3)) for a2 in (low2, high2)]
+        arcs += [(a3, _L2, _L1, max(low2, a3 - high3), min(high2, a3 - low3)) for a3 in (low, high)]
+        for q3 in (low3, 0.0, high3):
+            ahead, length = atan2(_L2 * sin(q3), _L1 + _L2 * cos(q3)), hypot(_L1 + _L2 * cos(q3), _L2 * sin(q3))
+            arcs.append((0.0, 0.0, length, ahead + max(low2, low - q3), ahead + min(high2, high - q3)))
+        for angle, distance, radius, start, end in arcs:
+            if start <= end:
+                nearest_m = min(nearest_m, _to_arc_m(wrist_r - distance * sin(angle), wrist_z - distance * cos(angle), radius, start, end))
+    return nearest_m
+
+
+def _to_arc_m(r: float, z: float, radius: float, start: float, end: float) -> float:
+    """Distance from a point to an arc about the origin; angles count from +z towards +r."""
+    if (atan2(r, z) - start) % (2.0 * pi) <= end - start:
+        return abs(hypot(r, z) - radius)
+    return min(hypot(r - radius * sin(angle), z - radius * cos(angle)) for angle in (start, end))
 
 
 def _describe(pose: ToolPose) -> str:
     x, y, z = (round(v * 1e3, 1) for v in pose[:3])
-    return f"tool at ({x}, {y}, {z}) mm, tilt {np.degrees(pose.tilt_rad):.1f}°"
+    return f"tool at ({x}, {y}, {z}) mm, tilt {degrees(pose.tilt_rad):.1f}°"

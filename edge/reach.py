@@ -53,10 +53,7 @@ def reach(mount: Mount, yaw_rad: float) -> Reach:
 
 def _reaches(radius_m: float, height_m: float, mount: Mount, yaw_rad: float) -> bool:
     pose = ToolPose(0.0, radius_m, height_m, 0.0, yaw_rad)
-    try:
-        return any(kinematics.within_limits(joints) for joints in kinematics.branches(pose, mount))
-    except UnreachableError:
-        return False
+    return any(kinematics.within_limits(joints) for joints in kinematics.branches(pose, mount))
 
 
 def _longest_run(radii_m: list[float]) -> list[float]:

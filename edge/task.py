@@ -7,7 +7,7 @@ fixed step. All other phases follow waypoints. Training calls exactly this; noth
 """
 
 from enum import StrEnum
-from math import atan2, ceil, cos, hypot, sin
+from math import atan2, ceil, cos, hypot, inf, isfinite, sin, sqrt
 from typing import NamedTuple
 
 from edge import kinematics, robot
@@ -23,6 +23,7 @@ SPEED_SHARE = 0.95  # of the gate's speed limit that the task uses: in normal wo
 PHASE_LIMIT_S = 10.0  # no phase takes longer, the descent's 4 s included
 CLOSE_S = 0.6  # 40 mm at 0.12 m/s takes 0.33 s; the rest lets the block settle between the fingers
 OPEN_S = 0.5
+CLEAR_HEIGHT_M = 0.060  # HOMING and PARK rise to this before they move joint by joint, which dips by up to 25 mm on the way
 RELEASE_HEIGHT_M = 0.012  # tool height when a block is put down: 2 mm above where it was grasped
 
 
@@ -71,6 +72,7 @@ class GraspTask:
         self.action_scale_m = contract.action.scale_m
         self.reach: Reach = reach(self.mount, self.episode.yaw_rad)
         self.start_pose = ToolPose(*self.episode.start_in_table_m, 0.0, self.episode.yaw_rad)
+        self.grasp_height_m = self.start_pose.z_m - self.episode.steps * self.episode.descent_per_step_m
         self.start = JointCommand(*kinematics.solve(self.start_pose, self.mount), self.episode.open_m)
         self.park = JointCommand._make((*robot.PARK_RAD, self.episode.open_m))
         self.place_pose = ToolPose(*place_in_table_m, RELEASE_HEIGHT_M, 0.0, self.episode.yaw_rad)
@@ -79,6 +81,9 @@ class GraspTask:
     def begin(self, phase: Phase, sent: JointCommand) -> TaskState:
         """The first state of a phase, from the set points that the arm has now."""
         here = self._upright(sent)
+        if here.z_m < self.grasp_height_m - 1e-4:
+            # Clamped commands tilted the tool down to the floor: it can only straighten while it rises.
+            here = here._replace(z_m=RELEASE_HEIGHT_M)
         episode = self.episode
         closed = episode.closed_m
         lifted = self._reachable(here._replace(z_m=here.z_m + episode.lift_m))
@@ -98,6 +103,8 @@ class GraspTask:
                 Waypoint(down, episode.open_m, OPEN_S),
                 Waypoint(over, episode.open_m),
             )
+        elif phase in (Phase.HOMING, Phase.PARK) and here.z_m < CLEAR_HEIGHT_M:
+            waypoints = (Waypoint(self._reachable(here._replace(z_m=CLEAR_HEIGHT_M)), sent.opening_m),)
         return TaskState(phase, origin=here, goal=here, waypoints=waypoints)
 
     def needs_action(self, state: TaskState) -> bool:
@@ -110,13 +117,15 @@ class GraspTask:
 
     def finished(self, state: TaskState, sent: JointCommand) -> bool:
         """Whether the phase has done its work."""
+        if state.waypoints or state.phase is Phase.IDLE:
+            return False
         if state.phase is Phase.HOMING:
             return _within(sent, self.start, SETTLED_RAD)
         if state.phase is Phase.PARK:
             return _within(sent, self.park, SETTLED_RAD)
         if state.phase is Phase.APPROACH:
             return state.step == self.episode.steps and state.tick % self.ticks_per_step == 0
-        return state.phase is not Phase.IDLE and not state.waypoints
+        return True
 
     def expired(self, state: TaskState) -> bool:
         """Whether the phase has taken longer than any phase may: something keeps the arm from arriving."""
@@ -125,14 +134,14 @@ class GraspTask:
     def tick(self, state: TaskState, sent: JointCommand, action: Float32 | None = None) -> tuple[TaskState, JointCommand]:
         """One servo tick: the next state and the set points wanted; `action` is (2,) in [-1, 1] when `needs_action`."""
         state = state._replace(elapsed=state.elapsed + 1)
+        if state.waypoints:
+            return self._follow(state, sent)
         if state.phase is Phase.HOMING:
             return state, self._towards(self.start, sent)
         if state.phase is Phase.PARK:
             return state, self._towards(self.park, sent)
         if state.phase is Phase.APPROACH:
             return self._descend(state, sent, action)
-        if state.waypoints:
-            return self._follow(state, sent)
         return state, sent
 
     def _descend(self, state: TaskState, sent: JointCommand, action: Float32 | None) -> tuple[TaskState, JointCommand]:
@@ -150,7 +159,7 @@ class GraspTask:
             0.0,
             self.episode.yaw_rad,
         )
-        return state._replace(tick=state.tick + 1), self._joints(self._reachable(pose), sent, self.episode.open_m)
+        return state._replace(tick=state.tick + 1), self._joints(self._in_workspace(pose), sent, self.episode.open_m)
 
     def _decide(self, state: TaskState, sent: JointCommand, action: Float32) -> ToolPose:
         """Where the tool should be after this step.
@@ -158,13 +167,25 @@ class GraspTask:
         Moves add up on the last goal, which the arm reaches without overshoot, but the goal never runs
         further ahead of what was sent than one action: a command cut by the gate is not asked for later.
         """
+        move_x, move_y = float(action[0]), float(action[1])
+        if not (isfinite(move_x) and isfinite(move_y)):
+            raise ValueError(f"action is [{move_x}, {move_y}], expected finite numbers in [-1, 1]; hold the arm and check the policy")
         episode, scale_m = self.episode, self.action_scale_m
         here = kinematics.tool_pose(sent, self.mount)
-        (x_min, y_min), (x_max, y_max) = episode.workspace_min_in_table_m, episode.workspace_max_in_table_m
-        x_m = _clip(state.goal.x_m, here.x_m - scale_m, here.x_m + scale_m) + scale_m * _clip(float(action[0]), -1.0, 1.0)
-        y_m = _clip(state.goal.y_m, here.y_m - scale_m, here.y_m + scale_m) + scale_m * _clip(float(action[1]), -1.0, 1.0)
+        x_m = _clip(state.goal.x_m, here.x_m - scale_m, here.x_m + scale_m) + scale_m * _clip(move_x, -1.0, 1.0)
+        y_m = _clip(state.goal.y_m, here.y_m - scale_m, here.y_m + scale_m) + scale_m * _clip(move_y, -1.0, 1.0)
         z_m = episode.start_in_table_m[2] - (state.step + 1) * episode.descent_per_step_m
-        return self._reachable(ToolPose(_clip(x_m, x_min, x_max), _clip(y_m, y_min, y_max), z_m, 0.0, episode.yaw_rad))
+        return self._in_workspace(ToolPose(x_m, y_m, z_m, 0.0, episode.yaw_rad))
+
+    def _in_workspace(self, pose: ToolPose) -> ToolPose:
+        """The pose moved into the task's workspace and the arm's reach."""
+        (x_min, y_min), (x_max, y_max) = self.episode.workspace_min_in_table_m, self.episode.workspace_max_in_table_m
+        reached = self._reachable(pose._replace(x_m=_clip(pose.x_m, x_min, x_max), y_m=_clip(pose.y_m, y_min, y_max)))
+        if x_min <= reached.x_m <= x_max:
+            return reached
+        # Reach begins further out than this corner of the workspace: stay on its side.
+        x_m = _clip(reached.x_m, x_min, x_max)
+        return reached._replace(x_m=x_m, y_m=sqrt(reached.x_m**2 + reached.y_m**2 - x_m**2))
 
     def _follow(self, state: TaskState, sent: JointCommand) -> tuple[TaskState, JointCommand]:
         """Along the waypoints, in base azimuth, radius and height, so that the path keeps clear of the base."""
@@ -174,7 +195,9 @@ class GraspTask:
         part = min(1.0, (state.tick + 1) / ticks) if ticks else 1.0
         pose = self._reachable(_between(state.origin, waypoint.pose, part))
         on_path = kinematics.solve(pose, self.mount, sent)
-        wanted = self._towards(JointCommand(*on_path, waypoint.opening_m), sent)
+        # Steps that the gate passes from rest as well: cut axis by axis the tool would leave its path, and near the table not get going.
+        from_rest_rad = SPEED_SHARE * robot.ACCELERATION_MAX_RAD_S2 / self.tick_hz**2
+        wanted = self._towards(JointCommand(*on_path, waypoint.opening_m), sent, from_rest_rad)
         dwelt_s = (state.tick + 1 - ticks) / self.tick_hz
         if dwelt_s >= waypoint.dwell_s and _within(sent, on_path, SETTLED_RAD):
             return state._replace(tick=0, origin=waypoint.pose, waypoints=state.waypoints[1:]), wanted
@@ -198,10 +221,10 @@ class GraspTask:
     def _joints(self, pose: ToolPose, sent: JointCommand, opening_m: float) -> JointCommand:
         return self._towards(JointCommand(*kinematics.solve(pose, self.mount, sent), opening_m), sent)
 
-    def _towards(self, goal: JointCommand, sent: JointCommand) -> JointCommand:
+    def _towards(self, goal: JointCommand, sent: JointCommand, allowed_rad: float = inf) -> JointCommand:
         """The goal, or as far towards it as the fastest joint may turn in a tick: all slow down alike, to stay on the path."""
         largest_rad = max(abs(g - s) for g, s in zip(goal[:5], sent[:5], strict=True))
-        allowed_rad = SPEED_SHARE * robot.VELOCITY_MAX_RAD_S / self.tick_hz
+        allowed_rad = min(allowed_rad, SPEED_SHARE * robot.VELOCITY_MAX_RAD_S / self.tick_hz)
         if largest_rad <= allowed_rad:
             return goal
         part = allowed_rad / largest_rad

@@ -4,6 +4,7 @@ The environment steps exactly what runs on the robot: `edge.observation`, `edge.
 `edge.safety`. Only the world below the servos is simulated.
 """
 
+from collections import deque
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -12,29 +13,36 @@ from gymnasium import spaces
 
 from edge import kinematics, observation
 from edge.contract import Contract
-from edge.messages import Float32, Frame, JointCommand
+from edge.messages import Float32, Float64, Frame, JointCommand
 from edge.safety import DOFBOT_LIMITS, gate, resting
 from edge.task import GraspTask, Phase
 from trainer import spec
-from trainer.world import Block, World
+from trainer.depth_camera import NO_FAULTS, spoil
+from trainer.randomise import MAX_LATENCY_TICKS, Scene, draw_scene
+from trainer.world import World
 
 # Dense reward: what a step brings the tool nearer to the block. It is not taken back at the end as potential-based
 # shaping (Ng, Harada & Russell 1999) would: being centred is worth something itself, because it leaves margin.
 SHAPING_PER_M = 20.0  # 50 mm nearer is worth one grasp
-PRIVILEGED_FIELDS = ("block_x_rel", "block_y_rel", "block_sin4yaw", "block_cos4yaw", "tool_x", "tool_y", "tool_z", "steps_left")
+PRIVILEGED_FIELDS = ("block_x_rel", "block_y_rel", "block_sin4yaw", "block_cos4yaw", "tool_x", "tool_y", "tool_z", "steps_left", "block_size")
 _PLACE_IN_TABLE_M = (-0.12, 0.06)  # where the runtime puts blocks down by default; an episode ends before that
 
 
-class DofbotGrasp(gym.Env[dict[str, np.ndarray], np.ndarray]):
+class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
     """Observation: `depth` (1, 64, 64) float32 in [0, 1], `proprio` (4,) float32; action: (2,) in [-1, 1], ±10 mm in x and y."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 25}
 
     def __init__(
-        self, contract: Contract | None = None, reward: Literal["dense", "sparse"] = "dense", render_mode: str | None = None
+        self,
+        contract: Contract | None = None,
+        reward: Literal["dense", "sparse"] = "dense",
+        randomisation: float = 0.0,
+        render_mode: str | None = None,
     ) -> None:
         self.contract = contract or spec.contract()
         self.reward = reward
+        self.randomisation = randomisation  # strength 0…1 of everything in `trainer.randomise`
         self.render_mode = render_mode
         self.spawn_fraction = 1.0  # curriculum: part of the spawn area's y extent in use
         self.task = GraspTask(self.contract, _PLACE_IN_TABLE_M)
@@ -46,15 +54,19 @@ class DofbotGrasp(gym.Env[dict[str, np.ndarray], np.ndarray]):
             proprio=spaces.Box(-1.0, np.array([1.0, 1.0, 1.0, self.contract.episode.steps], np.float32), (4,), np.float32),
         )
         self.action_space = spaces.Box(-1.0, 1.0, (len(self.contract.action.fields),), np.float32)
-        self.block = Block(0.0, 0.1)
+        self._joints: deque[JointCommand] = deque(maxlen=1 + MAX_LATENCY_TICKS)  # where the arm was, tick by tick
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """A new block; `options={"block": Block(...)}` puts a given one."""
+        """A new scene; `options={"scene": Scene(...)}` sets everything."""
         super().reset(seed=seed)
-        self.block = (options or {}).get("block") or self._spawn()
-        self.world.reset(self.task.start, self.block)
+        self.scene: Scene = (options or {}).get("scene") or draw_scene(
+            self.np_random, self.contract.episode, self.randomisation, self.spawn_fraction
+        )
+        self.world.reset(self.task.start, self.scene.blocks, self.scene.quirks)
         self._gate = resting(self.task.start)
         self._state = self.task.begin(Phase.APPROACH, self.task.start)
+        self._joints.extend([self.world.joints()] * (1 + MAX_LATENCY_TICKS))
+        self._image: Float32 | None = None
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
@@ -74,37 +86,31 @@ class DofbotGrasp(gym.Env[dict[str, np.ndarray], np.ndarray]):
         return self._gate.position
 
     def distance_m(self) -> float:
-        """Horizontal distance between the tool centre (as sent) and the block's centre."""
-        tool = kinematics.tool_pose(self.sent, self.task.mount)
-        block = self.world.block_in_table()
-        return float(np.hypot(tool.x_m - block[0, 3], tool.y_m - block[1, 3]))
+        """Horizontal distance between the tool centre, where it really is, and the block's centre."""
+        return float(np.hypot(*self._offset_m()))
+
+    def _offset_m(self) -> Float64:
+        """(2,) x and y from the tool centre to the block's centre."""
+        tool = kinematics.tool_pose(self.world.joints(), self.task.mount)
+        offset_m: Float64 = self.world.block_in_table()[:2, 3] - (tool.x_m, tool.y_m)
+        return offset_m
 
     def privileged(self) -> Float32:
-        """(8,) float32 of `PRIVILEGED_FIELDS`, scaled to about ±1: what a critic may know and the robot may not."""
-        tool = kinematics.tool_pose(self.sent, self.task.mount)
+        """(9,) float32 of `PRIVILEGED_FIELDS`, scaled to about ±1: what a critic may know and the robot may not."""
+        tool = kinematics.tool_pose(self.world.joints(), self.task.mount)
+        x_m, y_m = self._offset_m()
         block = self.world.block_in_table()
         yaw4 = 4.0 * np.arctan2(block[1, 0], block[0, 0])  # a square looks the same after a quarter turn
         steps_left = self.task.steps_left(self._state) / self.contract.episode.steps
-        return np.array(
-            [
-                (block[0, 3] - tool.x_m) / 0.05,
-                (block[1, 3] - tool.y_m) / 0.05,
-                np.sin(yaw4),
-                np.cos(yaw4),
-                tool.x_m / 0.05,
-                (tool.y_m - 0.12) / 0.05,
-                (tool.z_m - 0.06) / 0.05,
-                2.0 * steps_left - 1.0,
-            ],
-            dtype=np.float32,
-        )
+        size = (self.scene.blocks[0].size_m[0] - 0.03) / 0.01
+        scaled = (x_m / 0.05, y_m / 0.05, np.sin(yaw4), np.cos(yaw4))
+        tool_scaled = (tool.x_m / 0.05, (tool.y_m - 0.12) / 0.05, (tool.z_m - 0.06) / 0.05)
+        return np.array([*scaled, *tool_scaled, 2.0 * steps_left - 1.0, size], dtype=np.float32)
 
     def expert_action(self) -> Float32:
         """(2,) what a controller does that knows where the block is: straight towards it, at most one action's length."""
-        tool = kinematics.tool_pose(self.sent, self.task.mount)
-        block = self.world.block_in_table()
-        move = (block[:2, 3] - (tool.x_m, tool.y_m)) / self.contract.action.scale_m
-        return (0.5 * move / max(1.0, 0.5 * float(np.max(np.abs(move))))).astype(np.float32)
+        move = 0.5 * self._offset_m() / self.contract.action.scale_m
+        return (move / max(1.0, float(np.max(np.abs(move))))).astype(np.float32)
 
     def render(self) -> np.ndarray:
         """(384, 480, 3) uint8 picture of the desk."""
@@ -120,6 +126,7 @@ class DofbotGrasp(gym.Env[dict[str, np.ndarray], np.ndarray]):
         self._gate = gate(self._gate, wanted, DOFBOT_LIMITS, self._tick_s, self._height_m).state
         self.world.drive(self.sent)
         self.world.step(self._tick_s)
+        self._joints.append(self.world.joints())
 
     def _height_m(self, command: JointCommand) -> float:
         return kinematics.tool_height_m(command, self.task.mount)
@@ -140,26 +147,28 @@ class DofbotGrasp(gym.Env[dict[str, np.ndarray], np.ndarray]):
         return False
 
     def _held(self) -> bool:
-        rise_m = self.world.block_in_table()[2, 3] - self.block.size_m[2] / 2.0
-        return bool(rise_m >= self.contract.episode.success_lift_m and all(self.world.touches()))
+        """Whether a block is up, and between both fingers."""
+        ground_m, rise_m = self.scene.quirks.table_m, self.contract.episode.success_lift_m
+        return any(
+            self.world.block_in_table(index)[2, 3] - ground_m - block.size_m[2] / 2.0 >= rise_m and all(self.world.touches(index))
+            for index, block in enumerate(self.scene.blocks)
+        )
 
     def _observe(self) -> dict[str, np.ndarray]:
-        frame = Frame(self.world.depth(), self.contract.camera.intrinsics, self.world.now_s, self._state.step)
-        image = observation.depth_input(frame, self.contract.depth, self.contract.camera.intrinsics)
         tool = kinematics.tool_pose(self.sent, self.task.mount)
-        return {"depth": image[None], "proprio": observation.proprio_input(tool, self.task.steps_left(self._state))}
+        return {"depth": self._look()[None], "proprio": observation.proprio_input(tool, self.task.steps_left(self._state))}
 
-    def _spawn(self) -> Block:
-        """A block somewhere in the spawn area, at some yaw."""
-        episode = self.contract.episode
-        (x_min, y_min), (x_max, y_max) = episode.spawn_min_in_table_m, episode.spawn_max_in_table_m
-        middle, half = (y_min + y_max) / 2.0, (y_max - y_min) / 2.0 * self.spawn_fraction
-        return Block(
-            x_m=self.np_random.uniform(x_min, x_max),
-            y_m=self.np_random.uniform(middle - half, middle + half),
-            yaw_rad=self.np_random.uniform(-episode.spawn_yaw_rad, episode.spawn_yaw_rad),
-            size_m=(episode.block_size_m,) * 3,
-        )
+    def _look(self) -> Float32:
+        """The image the policy gets: a little old, spoilt by the camera, sometimes the last one again."""
+        scene, camera = self.scene, self.contract.camera.intrinsics
+        if self._image is not None and scene.repeat_share > 0.0 and self.np_random.random() < scene.repeat_share:
+            return self._image
+        depth_m = self.world.depth(self._joints[-1 - scene.latency_ticks])
+        if scene.faults != NO_FAULTS:
+            depth_m = spoil(depth_m, scene.faults, camera.fx, self.np_random)
+        frame = Frame(depth_m, camera, self.world.now_s, self._state.step)
+        self._image = observation.depth_input(frame, self.contract.depth, camera)
+        return self._image
 
 
 gym.register(id="DofbotGrasp-v0", entry_point="trainer.env:DofbotGrasp", disable_env_checker=True)

@@ -1,8 +1,13 @@
 """Evaluation on fresh blocks: success with its 95 % Wilson interval, and where and how it failed."""
 
+import contextlib
 import math
 import multiprocessing as mp
+import os
+import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +19,9 @@ from edge.messages import Float32
 from trainer.env import DofbotGrasp
 
 SEED = 1_000_000  # of the first evaluation episode; training never gets there
+
 Act = Callable[[Float32, Float32], Float32]  # depth (h, w), proprio (4,) → action (2,)
+Open = Callable[[], tuple[DofbotGrasp, Act]]  # called once in each worker
 
 
 class Outcome(NamedTuple):
@@ -45,35 +52,65 @@ def summarise(outcomes: list[Outcome], suite: str) -> Evaluation:
     return Evaluation(suite=suite, episodes=len(outcomes), successes=successes, interval_95=wilson(successes, len(outcomes)))
 
 
+def misses_mm(outcomes: list[Outcome]) -> dict[str, float]:
+    """How far the tool was off when the fingers closed: median, 95th percentile, worst."""
+    p50, p95, worst = np.percentile([outcome.miss_m * 1e3 for outcome in outcomes], (50, 95, 100))
+    return {"p50": float(p50), "p95": float(p95), "max": float(worst)}
+
+
 def play(env: DofbotGrasp, act: Act, seed: int) -> Outcome:
     """One episode with a fresh block, by the deterministic policy."""
     observation, _ = env.reset(seed=seed)
-    block = env.block
+    block = env.scene.blocks[0]
     while True:
         observation, _, done, _, info = env.step(act(observation["depth"][0], observation["proprio"]))
         if done:
             return Outcome(seed, block.x_m, block.y_m, block.yaw_rad, bool(info["is_success"]), float(info["miss_m"]))
 
 
-def evaluate(path: Path, episodes: int, seed: int = SEED, workers: int = 2) -> Iterator[Outcome]:
-    """Play the policy file through `edge.policy`, as the robot does, on `workers` cores; outcomes come in seed order."""
-    context = mp.get_context("spawn")
-    with context.Pool(workers, _open, (path,)) as pool:
-        yield from pool.imap(_play_seed, range(seed, seed + episodes), chunksize=4)
-
-
-_worker: tuple[DofbotGrasp, Act]
-
-
-def _open(path: Path) -> None:
-    """Each worker opens the policy and a world once."""
-    global _worker  # a pool's initialiser has no other place to leave things
+def open_policy(path: Path, randomisation: float = 0.0) -> tuple[DofbotGrasp, Act]:
+    """A policy file, through `edge.policy` as the robot loads it, and the world that it was made for."""
     policy = edge_policy.load(path)
-    _worker = DofbotGrasp(policy.contract), policy.act
+    return DofbotGrasp(policy.contract, randomisation=randomisation), policy.act
+
+
+def evaluate(open_: Open, episodes: int, seed: int = SEED, workers: int | None = None) -> Iterator[Outcome]:
+    """Play seeds `seed`, `seed` + 1, … on `workers` cores (None: all); outcomes come in that order, however the work was shared."""
+    pool = ProcessPoolExecutor(workers or os.cpu_count(), mp.get_context("spawn"), _remember, (open_,))
+    try:
+        with deaf_to_interrupts():  # the workers start here
+            outcomes = pool.map(_play_seed, range(seed, seed + episodes), chunksize=4)
+        yield from outcomes
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes started in here ignore Ctrl-C, which the terminal sends to all: the parent alone decides how to end."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+_open: Open
+
+
+def _remember(open_: Open) -> None:
+    """In a worker. Opening waits for the first episode: an error there reaches the caller, one in here would not."""
+    global _open  # a pool's initialiser has no other place to leave things
+    _open = open_
+
+
+@cache
+def _opened() -> tuple[DofbotGrasp, Act]:
+    return _open()
 
 
 def _play_seed(seed: int) -> Outcome:
-    return play(*_worker, seed)
+    return play(*_opened(), seed)
 
 
 def write_csv(outcomes: list[Outcome], path: Path) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 FIELDS = ("depth", "proprio", "state", "action", "reward", "done", "cut")
 
 
@@ -52,17 +51,16 @@ class Replay:
     def cut_here(self) -> None:
         """What is added next does not follow from what was added last."""
         if self.written:
-            self.cut[(self.written - 1) % self.rows] = True
+            self.cut[self._newest] = True
 
     def __len__(self) -> int:
-        return max(0, min(self.written, self.rows) - 1) * self.n_envs
+        """Transitions that can be drawn."""
+        return len(self._usable()) * self.n_envs
 
     def sample(self, size: int, rng: np.random.Generator) -> Batch:
-        """Uniform over all transitions whose successor is known: every row but the newest."""
-        filled = min(self.written, self.rows)
-        newest = (self.written - 1) % self.rows
-        row = (newest - rng.integers(1, filled, size)) % self.rows
-        row = np.where(self.cut[row], (row - 1) % self.rows, row)
+        """Uniform over all transitions whose successor is known, with replacement; there must be one."""
+        usable = self._usable()
+        row = usable[rng.integers(0, len(usable), size)]
         env = rng.integers(0, self.n_envs, size)
         following = (row + 1) % self.rows
         return Batch(
@@ -77,16 +75,28 @@ class Replay:
             torch.from_numpy(self.state[following, env]),
         )
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What a checkpoint needs: the filled rows."""
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """What a checkpoint needs: the filled rows, not copied."""
         filled = min(self.written, self.rows)
-        return {name: getattr(self, name)[:filled] for name in FIELDS}
+        return {"written": self.written, **{name: torch.from_numpy(getattr(self, name)[:filled]) for name in FIELDS}}
 
-    def restore(self, arrays: dict[str, np.ndarray], written: int) -> None:
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
         """Put a checkpoint's rows back."""
-        for name, values in arrays.items():
+        self.written = int(state["written"])
+        for name in FIELDS:
+            values = state[name].numpy()  # type: ignore[union-attr]
             getattr(self, name)[: len(values)] = values
-        self.written = written
+
+    @property
+    def _newest(self) -> int:
+        return (self.written - 1) % self.rows
+
+    def _usable(self) -> np.ndarray:
+        """Rows whose successor is the next row."""
+        followed = ~self.cut[: min(self.written, self.rows)]
+        if self.written:
+            followed[self._newest] = False
+        return np.flatnonzero(followed)
 
 
 def concatenate(a: Batch, b: Batch) -> Batch:

@@ -13,7 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from edge.contract import Contract
+from edge.errors import DofbotError
 from trainer.env import PRIVILEGED_FIELDS
 from trainer.sac.collector import Collector
-from trainer.sac.networks import Actor, Critic
+from trainer.sac.networks import POSE_SCALE_M, Actor, Critic
 from trainer.sac.replay import Batch, Replay, concatenate
 
 N_ENVS = 8
@@ -32,7 +33,7 @@ CHUNK_STEPS = 4  # of every environment between two exchanges with the collector
 WINDOW = 200  # training episodes over which success is averaged
 
 
-class Settings(Struct, frozen=True):
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """What can be chosen; the defaults are what `make train` uses."""
 
     env_steps: int = 150_000
@@ -49,7 +50,12 @@ class Settings(Struct, frozen=True):
     demo_episodes: int = 64  # of the scripted expert; 0 switches demonstrations off
     auxiliary: float = 1.0  # weight of the pose loss; 0 switches it off
     capacity: int = 100_000
-    curriculum: bool = True
+    curriculum: bool = False
+    randomisation: float = 0.0  # strength 0…1 of what `trainer.randomise` draws
+
+
+class NotFiniteError(DofbotError):
+    """A loss became NaN or infinite; the last checkpoint is still good."""
 
 
 class Progress(NamedTuple):
@@ -57,12 +63,16 @@ class Progress(NamedTuple):
 
     env_steps: int
     wall_s: float
-    success: float  # over the last WINDOW training episodes, exploration noise included
+    success: float  # over the last WINDOW training episodes, exploration noise included; NaN before the first ends
     spawn_fraction: float
     critic_loss: float
     actor_loss: float
     pose_error_m: float
     alpha: float
+
+
+_PARTS = ("actor", "critic", "target", "actor_optimiser", "critic_optimiser", "alpha_optimiser", "replay", "demos")
+_COUNTERS = ("env_steps", "updates", "wall_s", "spawn_fraction")
 
 
 class Learner:
@@ -88,7 +98,33 @@ class Learner:
         self.updates = 0
         self.wall_s = 0.0
         self.spawn_fraction = 0.0 if settings.curriculum else 1.0
+        self.successes: deque[bool] = deque(maxlen=WINDOW)
         self.losses = {"critic": math.nan, "actor": math.nan, "pose_m": math.nan}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on, torch's random state included; tensors and plain values, not copied."""
+        return {
+            **{name: getattr(self, name).state_dict() for name in _PARTS},
+            **{name: getattr(self, name) for name in _COUNTERS},
+            "log_alpha": self.log_alpha.detach(),
+            "losses": dict(self.losses),
+            "successes": list(self.successes),
+            "numpy_rng": self.rng.bit_generator.state,
+            "torch_rng": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken, from a learner with the same settings."""
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+        with torch.no_grad():
+            self.log_alpha.copy_(state["log_alpha"])
+        self.losses = dict(state["losses"])
+        self.successes = deque(state["successes"], maxlen=WINDOW)
+        self.rng.bit_generator.state = state["numpy_rng"]
+        torch.set_rng_state(state["torch_rng"])
 
     def update(self) -> None:
         """One critic update, and every `actor_every`-th time one of actor and temperature."""
@@ -131,46 +167,47 @@ class Learner:
         entropy_gap = (log_probability.detach() + self.settings.target_entropy).mean()
         _descend(self.alpha_optimiser, -self.log_alpha * entropy_gap)
         self.losses["actor"] = _finite(loss, "actor loss", self.env_steps)
-        self.losses["pose_m"] = 0.05 * math.sqrt(2.0 * pose_loss.item())
+        self.losses["pose_m"] = POSE_SCALE_M * math.sqrt(2.0 * pose_loss.item())
 
 
-class NotFiniteError(RuntimeError):
-    """A loss became NaN or infinite; the last checkpoint is still good."""
-
-
-def train(learner: Learner, contract: Contract, report: Callable[[Progress], bool]) -> None:
+def train(learner: Learner, collector: Collector, report: Callable[[Progress], bool]) -> None:
     """Collect and learn until `env_steps` are done or `report` says stop. Raises `NotFiniteError` on a NaN loss."""
     settings = learner.settings
     torch.set_num_threads(1)  # the other core is the collector's
     started_s = time.monotonic() - learner.wall_s
-    collector = Collector(contract, N_ENVS, settings.seed + learner.env_steps, {})
-    successes: deque[bool] = deque(maxlen=WINDOW)
-    try:
-        if settings.demo_episodes and len(learner.demos) == 0:
-            collector.request(None, learner.demos.rows)
-            learner.demos.add(collector.result()[0])
-        learner.replay.cut_here()
-        collector.request(learner.actor, CHUNK_STEPS, learner.spawn_fraction)
-        while learner.env_steps < settings.env_steps:
-            chunk, ended = collector.result()
-            collector.request(learner.actor, CHUNK_STEPS, learner.spawn_fraction)  # the other core goes on while we learn
-            learner.replay.add(chunk)
-            learner.env_steps += CHUNK_STEPS * N_ENVS
-            successes.extend(ended)
-            if learner.env_steps >= settings.warmup_steps:
-                for _ in range(settings.critic_updates):
-                    learner.update()
-            if learner.spawn_fraction < 1.0 and len(successes) >= 50 and np.mean(list(successes)[-50:]) > 0.7:
-                learner.spawn_fraction = min(1.0, learner.spawn_fraction + 0.25)  # the reference's gate: 7 of 10, four steps
-                successes.clear()
-            learner.wall_s = time.monotonic() - started_s
-            success = float(np.mean(successes)) if successes else 0.0
-            losses = learner.losses
-            alpha = learner.log_alpha.exp().item()
-            if report(Progress(learner.env_steps, learner.wall_s, success, learner.spawn_fraction, losses["critic"], losses["actor"], losses["pose_m"], alpha)):
-                return
-    finally:
-        collector.close()
+    if settings.demo_episodes and len(learner.demos) == 0:
+        collector.request(None, learner.demos.rows)
+        learner.demos.add(collector.result()[0])
+    learner.replay.cut_here()
+    collector.request(learner.actor, CHUNK_STEPS, learner.spawn_fraction)
+    while learner.env_steps < settings.env_steps:
+        chunk, ended = collector.result()
+        collector.request(learner.actor, CHUNK_STEPS, learner.spawn_fraction)  # the other core goes on while we learn
+        learner.replay.add(chunk)
+        learner.env_steps += CHUNK_STEPS * N_ENVS
+        learner.successes.extend(ended)
+        if learner.env_steps >= settings.warmup_steps:
+            for _ in range(settings.critic_updates):
+                learner.update()
+        _widen(learner)
+        learner.wall_s = time.monotonic() - started_s
+        if report(_progress(learner)):
+            return
+
+
+def _widen(learner: Learner) -> None:
+    """Curriculum: a quarter more of the spawn area once 35 of the last 50 succeed, the reference's 7 of 10."""
+    recent = list(learner.successes)[-50:]
+    if learner.spawn_fraction < 1.0 and len(recent) == 50 and np.mean(recent) > 0.7:
+        learner.spawn_fraction = min(1.0, learner.spawn_fraction + 0.25)
+        learner.successes.clear()
+
+
+def _progress(learner: Learner) -> Progress:
+    success = float(np.mean(learner.successes)) if learner.successes else math.nan
+    losses, alpha = learner.losses, learner.log_alpha.exp().item()
+    counters = (learner.env_steps, learner.wall_s, success, learner.spawn_fraction)
+    return Progress(*counters, losses["critic"], losses["actor"], losses["pose_m"], alpha)
 
 
 def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -182,5 +219,5 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
 def _finite(loss: Tensor, name: str, env_steps: int) -> float:
     value = loss.item()
     if not math.isfinite(value):
-        raise NotFiniteError(f"the {name} is {value} after {env_steps} steps; resume from the last checkpoint with a lower learning rate")
+        raise NotFiniteError(f"the {name} is {value} after {env_steps} steps, expected a number")
     return value

@@ -1,0 +1,73 @@
+"""Pictures of a training run and of an evaluation."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from edge.contract import Contract
+from trainer.evaluate import Outcome, wilson
+from trainer.runlog import Row
+
+GRASPED, MISSED = "tab:blue", "tab:red"
+
+
+def curve(rows: list[Row], path: Path) -> None:
+    """Success against environment steps, with the minutes that they took on top."""
+    steps, minutes = np.array([row.env_steps for row in rows]), np.array([row.wall_s / 60.0 for row in rows])
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(steps, [row.success for row in rows], color=GRASPED, label="training: last 200 episodes, exploring")
+    screens = [row for row in rows if row.eval_success == row.eval_success]
+    if screens:
+        axes.plot(
+            [row.env_steps for row in screens],
+            [row.eval_success for row in screens],
+            "D",
+            color="tab:orange",
+            markersize=7,
+            label="evaluation: fresh blocks, deterministic",
+        )
+    axes.axhline(0.99, color="0.6", linewidth=0.8, linestyle="--")
+    axes.set(xlabel="environment steps", ylabel="grasp success", ylim=(0.0, 1.02), xlim=(0, steps[-1]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    top = axes.secondary_xaxis("top")
+    whole = np.arange(0.0, minutes[-1] + 1e-9, _round_step(minutes[-1]))
+    top.set_xticks(np.interp(whole, np.r_[0.0, minutes], np.r_[0, steps]), [f"{value:g}" for value in whole])
+    top.set_xlabel("minutes")
+    figure.savefig(path, dpi=130)
+
+
+def success_map(outcomes: list[Outcome], contract: Contract, title: str, path: Path) -> None:
+    """Where blocks lay, and which were missed, in the table frame."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for grasped, colour, marker, size in ((True, GRASPED, ".", 12), (False, MISSED, "X", 60)):
+        chosen = [outcome for outcome in outcomes if outcome.is_success == grasped]
+        label = f"{'grasped' if grasped else 'missed'} ({len(chosen)})"
+        xy_mm = [(1e3 * o.block_x_m, 1e3 * o.block_y_m) for o in chosen]
+        axes.scatter([x for x, _ in xy_mm], [y for _, y in xy_mm], size, colour, marker, label=label, alpha=0.6 if grasped else 1.0)
+    (x_min, y_min), (x_max, y_max) = contract.episode.spawn_min_in_table_m, contract.episode.spawn_max_in_table_m
+    margin = 0.005
+    axes.set(
+        xlabel="block x in the table frame (mm)",
+        ylabel="block y, away from the base (mm)",
+        xlim=(1e3 * (x_min - margin), 1e3 * (x_max + margin)),
+        ylim=(1e3 * (y_min - margin), 1e3 * (y_max + margin)),
+        aspect="equal",
+    )
+    grasped = sum(outcome.is_success for outcome in outcomes)
+    low, high = wilson(grasped, len(outcomes))
+    axes.set_title(f"{title}: {grasped} of {len(outcomes)} grasped (95 % interval {low:.1%} to {high:.1%})")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2)
+    figure.savefig(path, dpi=130)
+
+
+def _round_step(length: float) -> float:
+    """Distance between ticks: the round number that gives at most eight of them."""
+    return next(step for step in (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0, np.inf) if length / step <= 8)
