@@ -30,7 +30,7 @@ train: $(VENV)/.dev ## Train a policy
 export: $(VENV)/.dev ## Write a trained policy as one .onnx file with its contract
 	$(BIN)/dofbot export $(ARGS)
 
-eval: $(VENV)/.dev ## Measure a policy's success rate in simulation
+eval: $(VENV)/.sim ## Measure a policy's success rate in simulation
 	$(BIN)/dofbot eval $(ARGS)
 
 bench: $(VENV)/.dev ## Measure speed and accuracy against the numbers to beat

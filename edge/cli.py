@@ -3,18 +3,32 @@
 import logging
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
+from edge import __version__
 from edge import config as configuration
-from edge.errors import DofbotError
+from edge.errors import ConfigError, DofbotError, MissingExtraError, UnreachableError
+
+if TYPE_CHECKING:
+    from edge.record import Summary
 
 VERBS = "dofbot.verbs"  # entry-point group: each entry is a function that takes the app and adds commands
 EXIT_SAFE = 3  # the run ended in SAFE
+EXIT_INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
+# What brings a package that the base install does not; pyproject.toml says the same.
+EXTRAS = {
+    "adafruit_servokit": "servo",
+    "pyrealsense2": "pi",
+    **dict.fromkeys(("PIL", "gymnasium", "matplotlib", "numba", "pybullet"), "sim"),
+    **dict.fromkeys(("onnx", "stable_baselines3", "tensorboard", "torch"), "trainer"),
+}
 
 app = typer.Typer(
     help="Pick blocks up with a DOFBOT: train, calibrate, run. Everything also works without hardware: dofbot demo.",
@@ -24,66 +38,128 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dofbot {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _verbs() -> None:
-    """Keeps `run` a verb of its own when no other is installed."""
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """What goes before the verb."""
 
 
 @app.command()
 def run(
     config: Annotated[Path | None, typer.Option(help="TOML file; every field has a default.")] = None,
-    arm: Annotated[bool, typer.Option("--arm", help="Let the arm move. Without it everything is opened and checked, and nothing moves.")] = False,
+    arm: Annotated[
+        bool, typer.Option("--arm", help="Let the arm move. Without it everything is opened and checked, and nothing moves.")
+    ] = False,
     grasps: Annotated[int | None, typer.Option(min=0, help="Stop after so many grasps; 0: run until stopped.")] = None,
     summary: Annotated[Path | None, typer.Option(help="Write the run's figures to this JSON file.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every change of state.")] = False,
 ) -> None:
-    """Run a policy on the arm: the process that systemd starts on the Pi. Ctrl-C parks the arm and ends it."""
-    from edge.contract_check import Expectation, check_camera
+    """Run a policy on the arm: the process that systemd starts on the Pi.
+
+    Ctrl-C parks the arm and ends it; a second Ctrl-C switches the servos off where they are.
+    """
+    from edge.contract_check import Expectation
     from edge.devices import open_devices
-    from edge.kinematics import Mount
     from edge.policy import load
     from edge.record import Recorder
-    from edge.runtime import Runtime
+    from edge.runtime import Runtime, preflight
     from edge.task import GraspTask
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
     settings = configuration.load(config) if config else configuration.Config()
-    mount = Mount(settings.mount.base_height_m, settings.mount.inverted)
-    policy = load(Path(settings.run.policy), Expectation(mount))
-    task = GraspTask(policy.contract, settings.run.place_in_table_m)
-    recorder = Recorder(settings.run.record)
-    stop_asked: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: stop_asked.append(received))
-    devices = open_devices(settings)
+    policy = load(Path(settings.run.policy), Expectation(settings.mount))
     try:
-        check_camera(policy.contract, devices.camera.start())
+        task = GraspTask(policy.contract, settings.run.place_in_table_m)
+    except UnreachableError as error:
+        raise ConfigError(f"run.place_in_table_m = {settings.run.place_in_table_m}, or the policy's start: {error}") from None
+    with closing(open_devices(settings)) as devices:
+        preflight(policy, devices.camera)
         if not arm:
             typer.echo("DISARMED: policy, bus and camera answer; nothing moves without --arm")
             return
-        result = Runtime(policy, task, devices, recorder, settings.camera.max_age_s).run(
-            settings.run.grasps if grasps is None else grasps, lambda: bool(stop_asked)
-        )
+        with closing(Recorder(settings.run.record)) as recorder, _signals() as stop:
+            result = Runtime(policy, task, devices, recorder, settings.camera.max_age_s).run(
+                settings.run.grasps if grasps is None else grasps, stop
+            )
+    _report(result, summary)
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C, SIGTERM and the end of an ssh session into a question that the loop asks; a second Ctrl-C interrupts it."""
+    received: list[int] = []
+
+    def receive(number: int, _: object) -> None:
+        if number == signal.SIGINT and number in received:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a third must not interrupt the release
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield lambda: bool(received)
     finally:
-        devices.close()
-        recorder.close()
-    if summary:
-        summary.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
-    picked = sum(grasp.result == "picked" for grasp in result.grasps)
-    typer.echo(f"{picked} of {len(result.grasps)} picked; tick lateness p99 {result.lateness_s.p99 * 1e3:.2f} ms; stopped: {result.stopped_by}")
-    if result.stopped_by.startswith("SAFE"):
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _report(result: "Summary", path: Path | None) -> None:
+    """One line, the figures as JSON, and exit code 3 after SAFE."""
+    late_ms = result.lateness_s.p99 * 1e3
+    typer.echo(f"{result.picked} of {result.attempts} picked; tick lateness p99 {late_ms:.2f} ms; stopped: {result.stopped_by}")
+    if path:
+        try:
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+        except OSError as error:
+            raise ConfigError(f"--summary {path} cannot be written ({error.strerror}); give another path") from None
+    if result.safe_reason:
         raise typer.Exit(EXIT_SAFE)
+
+
+def _add_verbs() -> None:
+    """Add what other parts register; one that cannot be imported says so when it is asked for, and only then."""
+    for entry in entry_points(group=VERBS):
+        try:
+            register = entry.load()
+        except ImportError as error:
+            app.command(entry.name, help=f"Not available: {error}.")(_refuse(error))
+        else:
+            register(app)
+
+
+def _refuse(error: ImportError) -> Callable[[], None]:
+    def verb() -> None:
+        raise error
+
+    return verb
 
 
 def main() -> None:
     """Entry point of `dofbot`: every error a user can meet is one sentence on stderr and an exit code."""
-    for entry in entry_points(group=VERBS):
-        entry.load()(app)
     try:
+        _add_verbs()
         app()
     except DofbotError as error:
-        typer.echo(f"dofbot: {error}", err=True)
-        sys.exit(error.exit_code)
+        _fail(error)
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        _fail(MissingExtraError(package, EXTRAS[package]))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _fail(error: DofbotError) -> None:
+    typer.echo(f"dofbot: {error}", err=True)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

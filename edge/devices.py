@@ -1,13 +1,14 @@
 """What a configuration says is plugged in: servo bus, camera and clock, opened together and closed together."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from edge.camera import DepthCamera, SimulatorCamera
 from edge.clock import Clock, MonotonicClock, VirtualClock
 from edge.config import Config
 from edge.emulator import EmulatedI2C, Pca9685Emulator
+from edge.errors import BusError, ConfigError
 from edge.messages import JointCommand
 from edge.pca9685 import Pca9685Bus
 from edge.servos import ServoBus, SimulatorBus, check_travel
@@ -39,34 +40,44 @@ class EmulatedBus:
     def write(self, command: JointCommand) -> None:
         """Through the driver into the registers, and what the chip then puts out to the simulator."""
         self._driver.write(command)
-        self._link.write_pulses([self._chip.pulse_us(channel) for channel in self._channels])
+        self._show()
 
     def release(self) -> None:
-        """Switch the chip's outputs off."""
+        """Switch the chip's outputs off; never raises, since a simulator that is gone drives nothing."""
         self._driver.release()
+        with suppress(BusError):
+            self._show()
 
     def close(self) -> None:
         """Release, and leave the link to whoever connected it."""
+        self.release()
         self._driver.close()
+
+    def _show(self) -> None:
+        self._link.write_pulses([self._chip.pulse_us(channel) for channel in self._channels])
 
 
 def open_devices(config: Config) -> Devices:
-    """Open what the configuration names; no servo is powered yet.
+    """Open what the configuration names, the simulator always: no other camera has a driver. No servo is powered yet.
 
-    Raises `ConfigError` for servos that cannot reach the joint limits, `BusError` or `ObservationError` for a device
-    that does not answer; what was opened before is closed again.
+    Raises `ConfigError` for servos that cannot reach the joint limits or cannot follow the clock, `BusError` for a device
+    that does not answer, `MissingExtraError` without its driver; what was opened before is closed again.
     """
     check_travel(config.bus.servos)
+    is_virtual = config.simulator.clock == "virtual"
+    if is_virtual and config.bus.driver == "pca9685" and config.bus.i2c == "board":
+        raise ConfigError(
+            "simulator.clock = 'virtual' with bus.i2c = 'board', expected 'real': virtual time runs faster than servos can; change either"
+        )
     with ExitStack() as opened:
         link = SimulatorLink.connect(config.simulator.port, config.simulator.clock)
         opened.callback(link.close)
-        bus = _bus(config, link)
-        opened.callback(bus.close)
-        bus.open()
         camera = SimulatorCamera(link)
         opened.callback(camera.close)
-        clock = VirtualClock(link) if config.simulator.clock == "virtual" else MonotonicClock()
-        return Devices(bus, camera, clock, opened.pop_all().close)
+        bus = _bus(config, link)
+        opened.callback(bus.close)  # the last to be opened is the first to be closed
+        bus.open()
+        return Devices(bus, camera, VirtualClock(link) if is_virtual else MonotonicClock(), opened.pop_all().close)
 
 
 def _bus(config: Config, link: SimulatorLink) -> ServoBus:

@@ -10,6 +10,7 @@ towards base +y while joint 1 is zero. In the plane of the arm, with a2 = q2, a3
 """
 
 from math import acos, atan2, cos, degrees, hypot, inf, pi, sin, sqrt
+from operator import le
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +23,10 @@ Joints = tuple[float, float, float, float, float]
 
 _L1, _L2, _L3, _Z0 = robot.UPPER_ARM_M, robot.FOREARM_M, robot.WRIST_TO_TOOL_M, robot.BASE_TO_SHOULDER_M
 _MIN, _MAX = robot.POSITION_MIN_RAD, robot.POSITION_MAX_RAD
+_ZERO: Joints = (0.0, 0.0, 0.0, 0.0, 0.0)
 _MIDDLE5 = (_MIN[4] + _MAX[4]) / 2.0
-_LIMIT_SLACK_RAD = 1e-9  # rounding of a solution that lies on a limit
+_SLACK_RAD = 1e-7  # rounding of a solution that lies on a limit: 1e-16, but its square root beside the stretched arm
+_LOWEST, _HIGHEST = tuple(q - _SLACK_RAD for q in _MIN), tuple(q + _SLACK_RAD for q in _MAX)
 
 
 class Mount(NamedTuple):
@@ -125,7 +128,7 @@ def _elbows(wrist_r: float, wrist_z: float, phi: float) -> list[tuple[float, flo
 
 def within_limits(joints: Joints) -> bool:
     """Whether all five joints are inside their limits."""
-    return all(low - _LIMIT_SLACK_RAD <= q <= high + _LIMIT_SLACK_RAD for q, low, high in zip(joints, _MIN, _MAX, strict=True))
+    return all(map(le, _LOWEST, joints)) and all(map(le, joints, _HIGHEST))
 
 
 def solve(pose: ToolPose, mount: Mount, near: Joints | JointCommand | None = None) -> Joints:
@@ -138,11 +141,12 @@ def solve(pose: ToolPose, mount: Mount, near: Joints | JointCommand | None = Non
     inside = [s for s in solutions if within_limits(s)]
     if not inside:
         raise _unreachable(pose, solutions, mount)
-    if len(inside) == 1:
-        return inside[0]
-    if near is None:
-        return min(inside, key=lambda s: max(abs(q) for q in s))
-    return min(inside, key=lambda s: max(abs(q - n) for q, n in zip(s, near, strict=False)))
+    best = inside[0]
+    if len(inside) > 1:
+        wanted = near or _ZERO
+        best = min(inside, key=lambda s: max(abs(q - n) for q, n in zip(s, wanted, strict=False)))
+    q1, q2, q3, q4, q5 = map(min, map(max, best, _MIN), _MAX)
+    return q1, q2, q3, q4, q5
 
 
 def _unreachable(pose: ToolPose, solutions: list[Joints], mount: Mount) -> UnreachableError:

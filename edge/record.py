@@ -1,28 +1,38 @@
 """What happened: one record a tick, and the figures of a run."""
 
+import logging
+import os
+import time
 from collections import deque
+from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from edge.errors import ConfigError
+from edge.errors import ConfigError, WireError
 from edge.messages import JointCommand
 
 KEPT = 100_000  # samples of each duration: more than half an hour of ticks
+KEPT_GRASPS = 10_000  # more than a day of them, in 5 MB
+RECORD_MAX_BYTES = 1 << 16  # a hundred times what a tick takes
+_HEADER_BYTES = 4
+
+_log = logging.getLogger(__name__)
 
 
 class TickRecord(Struct, frozen=True, array_like=True):
-    """One tick of the control loop, as written to the record: a stream of msgpack arrays in this order."""
+    """One tick of the control loop. In the file: its length (4 bytes, big-endian), then a msgpack array in this order."""
 
     now_s: float  # clock of the loop
     lateness_s: float
     phase: str
     step: int
     hold: str  # why the arm holds; empty: it does not
-    frame_sequence: int  # -1: none
+    frame_sequence: int  # of the frame last looked at; -1: none yet
     frame_age_s: float
     action: tuple[float, ...]  # empty between decisions
     wanted: JointCommand
@@ -31,27 +41,70 @@ class TickRecord(Struct, frozen=True, array_like=True):
 
 
 class Recorder:
-    """Appends tick records to a file; without a path it does nothing."""
+    """Appends tick records to a file; without a path it does nothing. A full disk ends the record, not the run.
+
+    Each record is handed to the kernel at once, so that a killed process leaves all of them behind.
+    """
 
     def __init__(self, path: str) -> None:
         """Raises `ConfigError` when the file cannot be written."""
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self._encoder = msgspec.msgpack.Encoder()
         if path:
             try:
-                self._file = Path(path).open("wb")  # noqa: SIM115  (open as long as the run is)
+                self._file = Path(path).open("wb", buffering=0)  # noqa: SIM115  (open as long as the run is)
             except OSError as error:
                 raise ConfigError(f"run.record = {path!r} cannot be written ({error.strerror}); give another path") from None
 
     def write(self, record: TickRecord) -> None:
-        """Add one tick."""
-        if self._file:
-            self._file.write(self._encoder.encode(record))
+        """Add one tick; never raises."""
+        if self._file is None:
+            return
+        body = self._encoder.encode(record)
+        data = len(body).to_bytes(_HEADER_BYTES, "big") + body
+        try:
+            if self._file.write(data) == len(data):
+                return
+            reason = "no room"
+        except OSError as error:
+            reason = str(error.strerror)
+        _log.warning("the record %s ends here (%s); the run goes on without", self._file.name, reason)
+        self.close()
 
     def close(self) -> None:
         """Finish the file."""
-        if self._file:
+        if self._file is not None:
             self._file.close()
+            self._file = None
+
+
+def read(path: Path) -> Iterator[TickRecord]:
+    """The ticks of a record, one at a time; a last one that was cut short, by a crash for one, is left out.
+
+    Raises `ConfigError` when there is no such file, `WireError` where the file holds something else.
+    """
+    decoder = msgspec.msgpack.Decoder(TickRecord)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ConfigError(f"record {path} cannot be read ({error.strerror}); give the path that run.record named") from None
+    with file:
+        while len(header := file.read(_HEADER_BYTES)) == _HEADER_BYTES:
+            length = int.from_bytes(header, "big")
+            if not 0 < length <= RECORD_MAX_BYTES:
+                raise _foreign(path, file.tell(), f"claims {length} bytes, expected 1…{RECORD_MAX_BYTES}")
+            body = file.read(length)
+            if len(body) < length:
+                return
+            try:
+                record = decoder.decode(body)
+            except (ValueError, RecursionError) as error:  # ValueError: msgspec's own errors, and invalid UTF-8
+                raise _foreign(path, file.tell(), f"is no tick ({error})") from None
+            yield record
+
+
+def _foreign(path: Path, at: int, what: str) -> WireError:
+    return WireError(f"record {path}: the entry before byte {at} {what}; the file is damaged, or another version wrote it")
 
 
 class Percentiles(Struct, frozen=True):
@@ -65,15 +118,18 @@ class Percentiles(Struct, frozen=True):
 class Grasp(Struct, frozen=True):
     """One attempt: what the runtime believes came of it, and how long each phase took."""
 
-    result: str  # 'picked' or 'missed'
+    result: Literal["picked", "missed"]
     phase_s: dict[str, float]
 
 
 class Summary(Struct, frozen=True):
     """The figures of a run."""
 
-    grasps: tuple[Grasp, ...]
-    stopped_by: str  # 'done', 'signal', or why the arm went to SAFE
+    attempts: int
+    picked: int
+    grasps: tuple[Grasp, ...]  # the newest `KEPT_GRASPS`
+    stopped_by: str  # 'done', 'signal' or 'SAFE'
+    safe_reason: str  # why the arm went to SAFE; empty: it did not
     ticks: int
     skipped: int  # deadlines missed by a whole period
     holds: int  # ticks without a usable frame or action
@@ -98,12 +154,12 @@ class Timings(NamedTuple):
         return Timings(deque(maxlen=KEPT), deque(maxlen=KEPT), deque(maxlen=KEPT))
 
 
-def percentiles(durations_s: deque[float]) -> Percentiles:
+def percentiles(durations_s: Iterable[float]) -> Percentiles:
     """p50, p99 and max; zeros when nothing was measured."""
-    if not durations_s:
+    measured_s = list(durations_s)
+    if not measured_s:
         return Percentiles(0.0, 0.0, 0.0)
-    p50, p99 = np.percentile(durations_s, [50, 99]).tolist()
-    return Percentiles(p50, p99, max(durations_s))
+    return Percentiles(*np.percentile(measured_s, [50, 99, 100]).tolist())
 
 
 def resident_mb() -> float:
@@ -116,3 +172,13 @@ def resident_mb() -> float:
     except OSError:
         return 0.0
     return float(status.split("VmHWM:")[1].split()[0]) / 1024.0
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started, to 10 ms: field 22 of /proc/self/stat (proc(5)); 0 where there is none."""
+    try:
+        status = Path("/proc/self/stat").read_text()
+    except OSError:
+        return 0.0
+    started_ticks = float(status.rsplit(")", 1)[1].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")

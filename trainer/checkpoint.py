@@ -80,14 +80,12 @@ def check_header(path: Path, document: dict[str, Any]) -> Header:
     for field, expected in (("format", FORMAT), ("package", edge.__version__)):
         if document.get(field) != expected:
             raise DofbotError(
-                f"checkpoint {path} has {field} {document.get(field)!r}, expected {expected!r}; train anew, or use the dofbot-grasp that wrote it"
+                f"checkpoint {path} has {field} {document.get(field)!r}, expected {expected!r}; train anew, or use the version that wrote it"
             )
     try:
         return msgspec.convert(document, Header)
     except msgspec.ValidationError as error:
-        raise DofbotError(
-            f"checkpoint {path}: its header does not fit ({error}); train anew, or use the dofbot-grasp that wrote it"
-        ) from None
+        raise DofbotError(f"checkpoint {path}: its header does not fit ({error}); train anew, or use the version that wrote it") from None
 
 
 def check_contract(path: Path, found: Contract, expected: Contract) -> None:

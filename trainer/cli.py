@@ -1,6 +1,8 @@
 """The verbs `train`, `export` and `eval`. Nothing heavy is imported before one of them runs."""
 
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -59,13 +61,15 @@ def train(
         start, go_on = _algorithm(is_sb3)
     if resume is not None:
         out = resume if resume.is_dir() else resume.parent
-        ending, last = go_on(resume, steps, goal)
+        with _quiet():
+            ending, last = go_on(resume, steps, goal)
     else:
         wanted: dict[str, Any] = {"seed": seed, "curriculum": curriculum, "randomisation": randomisation}
         wanted |= {"env_steps": steps} if steps else {}
         wanted |= {} if demos else {"demo_episodes": 0}
         wanted |= {} if auxiliary else {"auxiliary": 0.0}
-        ending, last = start(out, Settings(**wanted), goal)
+        with _quiet():
+            ending, last = start(out, Settings(**wanted), goal)
     plots.curve(runlog.read(out), out / "curve.png")
     typer.echo(f"{ending} after {last.env_steps:,} steps, {last.wall_s:.0f} s, training success {last.success:.1%}; all in {out}")
     if ending == "interrupted":
@@ -85,7 +89,8 @@ def export(
     with _extra("trainer"):
         from trainer.publish import publish
     suites = {"clean": 0.0} | ({"randomised": 1.0} if randomised else {})
-    contract = publish(source, out, suites, episodes, lambda outcomes: _watched(outcomes, episodes), force)
+    with _quiet():
+        contract = publish(source, out, suites, episodes, lambda outcomes: _watched(outcomes, episodes), force)
     for record in contract.evaluation:
         typer.echo(f"{record.suite}: {_in_words(record)}")
     typer.echo(f"{out} written, with {out.stem}.csv and {out.stem}.png beside it")
@@ -112,7 +117,8 @@ def evaluate(
     first = suite.SEED if seed is None else seed
     began_s = time.monotonic()
     opener = partial(suite.open_policy, policy, randomisation)
-    outcomes = list(_watched(suite.evaluate(opener, episodes, first), episodes))
+    with _quiet():
+        outcomes = list(_watched(suite.evaluate(opener, episodes, first), episodes))
     wall_s = time.monotonic() - began_s
     record = suite.summarise(outcomes, "clean" if randomisation == 0.0 else f"randomised {randomisation:g}")
     misses_mm = suite.misses_mm(outcomes)
@@ -147,6 +153,20 @@ def _algorithm(is_sb3: bool) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Swallows what C code of this and of child processes prints to stdout: PyBullet greets with 'argv[0]='."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
 def _extra(extra: str) -> Iterator[None]:
     """Turns a missing package into the sentence that says how to install it."""
     try:
@@ -171,7 +191,8 @@ def _watched(outcomes: "Iterable[Outcome]", episodes: int) -> "Iterator[Outcome]
 
 def _in_words(record: "Evaluation") -> str:
     low, high = record.interval_95
-    return f"{record.successes} of {record.episodes} grasped = {record.successes / record.episodes:.1%} (95 % interval {low:.1%} to {high:.1%})"
+    share = record.successes / record.episodes
+    return f"{record.successes} of {record.episodes} grasped = {share:.1%} (95 % interval {low:.1%} to {high:.1%})"
 
 
 def _print_table(record: "Evaluation", misses_mm: dict[str, float], wall_s: float) -> None:

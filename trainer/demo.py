@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from edge.contract import Contract
-from edge.errors import DofbotError, MissingExtraError
+from edge.errors import DofbotError
 from edge.policy import load
 from edge.task import Phase
 
@@ -91,10 +91,7 @@ def run(settings: Settings, as_json: bool) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Import and set up PyBullet without what it says from C: its build date, its arguments.
-
-    Raises `MissingExtraError` for a package that is not installed.
-    """
+    """Import and set up PyBullet without what it says from C: its build date, its arguments."""
     libc, silence = ctypes.CDLL(None), os.open(os.devnull, os.O_WRONLY)
     sys.stdout.flush()
     kept = [(fd, os.dup(fd)) for fd in (1, 2)]
@@ -102,8 +99,6 @@ def quiet() -> Iterator[None]:
         os.dup2(silence, fd)
     try:
         yield
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), "sim") from None
     finally:
         libc.fflush(None)  # C's own buffer would be written when the process ends
         for fd, copy in kept:

@@ -22,11 +22,11 @@ FILM_MAX_S = 17.0  # of simulated time: the last block of a run has no next one 
 SCENE_PX = (440, 400)  # width, height
 SUPERSAMPLING = 2  # the renderer has no anti-aliasing of its own
 # From ahead and above, on the side where blocks are put down: no part of the arm hides the block or is cut off.
-EYE_M = (-0.42, 0.49, 0.29)
+EYE_M = (-0.40, 0.47, 0.285)
 TARGET_M = (-0.045, 0.07, 0.195)
 DEPTH_SCALE = 5  # 64 pixels become 320
 MARGIN_PX = 20
-COLOURS = 96  # of the GIF, shared by all its frames
+COLOURS = 160  # of the GIF, shared by all its frames
 _PAPER = (255, 255, 255)
 _INK, _GREY, _GOOD, _BAD = "#1f2328", "#6b7280", "#1a7f37", "#cf222e"
 
@@ -66,28 +66,25 @@ class Film:
 
 def draw_map(results: Sequence[Result], episode: Episode, path: Path) -> None:
     """Write a PNG of the table from above: every block where it was fed, with its yaw, and whether it was picked."""
-    figure = Figure(figsize=(6.4, 5.4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(6.4, 5.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     low, high = episode.spawn_min_in_table_m, episode.spawn_max_in_table_m
     left, bottom, right, top = (1e3 * edge_m for edge_m in (*low, *high))
-    axes.add_patch(
-        Rectangle(
-            (left, bottom), right - left, top - bottom, facecolor="#f3f4f6", edgecolor=_GREY, linestyle="--", label="where blocks are fed"
-        )
-    )
+    size = right - left, top - bottom
+    axes.add_patch(Rectangle((left, bottom), *size, facecolor="#f3f4f6", edgecolor=_GREY, linestyle="--", label="where blocks are fed"))
     for picked, colour, marker, word in ((True, _GOOD, "o", "picked"), (False, _BAD, "X", "missed")):
         blocks = [result for result in results if result.picked is picked]
         for block in blocks:
             axes.add_patch(_outline(block, episode.block_size_m * 1e3, colour))
-        at = [(block.x_m * 1e3, block.y_m * 1e3) for block in blocks]
-        axes.plot(*zip(*at, strict=True) if at else ((), ()), marker, color=colour, markersize=7, label=f"{word}: {len(blocks)}")
+        x_mm, y_mm = [block.x_m * 1e3 for block in blocks], [block.y_m * 1e3 for block in blocks]
+        axes.plot(x_mm, y_mm, marker, color=colour, markersize=7, label=f"{word}: {len(blocks)}")
     # The table frame's origin lies below the base axis.
     arrow = {"arrowstyle": "->", "color": _INK}
-    axes.annotate("to the arm's base axis", (0.0, 18.0), (0.0, 36.0), ha="center", color=_INK, arrowprops=arrow)
-    axes.set(xlim=(left - 30, right + 30), ylim=(15, top + 50), aspect="equal")
+    axes.annotate("to the arm's base", (0.0, 18.0), (0.0, 36.0), ha="center", color=_INK, arrowprops=arrow)
+    axes.set(xlim=(left - 30, right + 30), ylim=(15, top + 20), aspect="equal")
     axes.set(xlabel="x (mm)", ylabel="y, away from the base (mm)")
     axes.set_title(f"Simulated: {sum(result.picked for result in results)} of {len(results)} blocks picked")
-    axes.legend(loc="upper right", framealpha=0.9)
+    axes.legend(loc="lower right")
     figure.savefig(path)
 
 
@@ -96,7 +93,7 @@ def _outline(block: Result, size_mm: float, colour: str) -> Polygon:
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * size_mm / 2.0  # (4, 2)
     cos, sin = np.cos(block.yaw_rad), np.sin(block.yaw_rad)
     turned = corners @ np.array([[cos, sin], [-sin, cos]])
-    return Polygon(turned + np.array((block.x_m, block.y_m)) * 1e3, facecolor=colour, edgecolor=colour, alpha=0.2)
+    return Polygon(turned + np.array((block.x_m, block.y_m)) * 1e3, facecolor="none", edgecolor=colour, linewidth=0.8, alpha=0.7)
 
 
 def _photograph(desk: Desk) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Pictures of a training run and of an evaluation."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,17 +9,21 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from edge.contract import Contract
 from trainer.evaluate import Outcome, wilson
-from trainer.runlog import Row
+
+if TYPE_CHECKING:  # it brings torch, which evaluating a policy file does without
+    from trainer.runlog import Row
 
 GRASPED, MISSED = "tab:blue", "tab:red"
 
 
-def curve(rows: list[Row], path: Path) -> None:
-    """Success against environment steps, with the minutes that they took on top."""
+def curve(rows: "list[Row]", path: Path) -> None:
+    """Success against environment steps, with the minutes that they took on top. Without rows there is no picture."""
+    if not rows:
+        return
     steps, minutes = np.array([row.env_steps for row in rows]), np.array([row.wall_s / 60.0 for row in rows])
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(steps, [row.success for row in rows], color=GRASPED, label="training: last 200 episodes, exploring")
+    axes.plot(steps, [row.success for row in rows], color=GRASPED, label="training episodes, exploring")
     screens = [row for row in rows if row.eval_success == row.eval_success]
     if screens:
         axes.plot(
@@ -27,10 +32,11 @@ def curve(rows: list[Row], path: Path) -> None:
             "D",
             color="tab:orange",
             markersize=7,
-            label="evaluation: fresh blocks, deterministic",
+            clip_on=False,
+            label="fresh blocks, deterministic",
         )
     axes.axhline(0.99, color="0.6", linewidth=0.8, linestyle="--")
-    axes.set(xlabel="environment steps", ylabel="grasp success", ylim=(0.0, 1.02), xlim=(0, steps[-1]))
+    axes.set(xlabel="environment steps", ylabel="grasp success", ylim=(0.0, 1.02), xlim=(0, 1.02 * steps[-1]))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.grid(alpha=0.3)
@@ -50,7 +56,7 @@ def success_map(outcomes: list[Outcome], contract: Contract, title: str, path: P
         chosen = [outcome for outcome in outcomes if outcome.is_success == grasped]
         label = f"{'grasped' if grasped else 'missed'} ({len(chosen)})"
         xy_mm = [(1e3 * o.block_x_m, 1e3 * o.block_y_m) for o in chosen]
-        axes.scatter([x for x, _ in xy_mm], [y for _, y in xy_mm], size, colour, marker, label=label, alpha=0.6 if grasped else 1.0)
+        axes.scatter([x for x, _ in xy_mm], [y for _, y in xy_mm], size, colour, marker=marker, label=label, alpha=0.6 if grasped else 1.0)
     (x_min, y_min), (x_max, y_max) = contract.episode.spawn_min_in_table_m, contract.episode.spawn_max_in_table_m
     margin = 0.005
     axes.set(
@@ -60,9 +66,9 @@ def success_map(outcomes: list[Outcome], contract: Contract, title: str, path: P
         ylim=(1e3 * (y_min - margin), 1e3 * (y_max + margin)),
         aspect="equal",
     )
-    grasped = sum(outcome.is_success for outcome in outcomes)
-    low, high = wilson(grasped, len(outcomes))
-    axes.set_title(f"{title}: {grasped} of {len(outcomes)} grasped (95 % interval {low:.1%} to {high:.1%})")
+    successes = sum(outcome.is_success for outcome in outcomes)
+    low, high = wilson(successes, len(outcomes))
+    axes.set_title(f"{title}: {successes} of {len(outcomes)} grasped (95 % interval {low:.1%} to {high:.1%})")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=130)
@@ -70,4 +76,4 @@ def success_map(outcomes: list[Outcome], contract: Contract, title: str, path: P
 
 def _round_step(length: float) -> float:
     """Distance between ticks: the round number that gives at most eight of them."""
-    return next(step for step in (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0, np.inf) if length / step <= 8)
+    return next(step for step in (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0, np.inf) if length / step <= 8)

@@ -22,10 +22,8 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 
-from edge.contract import Contract
 from edge.errors import DofbotError
 from trainer import checkpoint, spec
-from trainer.env import DofbotGrasp
 from trainer.runlog import Row, RunLog
 from trainer.sac.networks import Encoder, halve
 from trainer.sac.sac import N_ENVS, WINDOW, Settings

@@ -54,9 +54,5 @@ def demo(
     from trainer import demo as demonstration
 
     settings = demonstration.Settings(policy, grasps, min(real, grasps), seed, out)
-    try:
-        passed = demonstration.run(settings, as_json=json)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None  # as a shell reports a process that SIGINT ended
-    if not passed:
+    if not demonstration.run(settings, as_json=json):
         raise typer.Exit(1)

@@ -29,7 +29,7 @@ CHECKPOINT_STEPS = 10_000
 SCREEN_SEED = 2_000_000  # plus the step count: neither training nor the final evaluation ever sees these blocks
 SCREEN_EPISODES, CONFIRM_EPISODES = 100, 300
 SCREEN_AGAIN_STEPS = 4_000  # after a screen that failed
-SCREEN_SLACK = 0.02  # exploring costs success: a training window this much below the goal is worth a screen
+SCREEN_SLACK = 0.03  # exploring costs success: a training window this much below the goal is worth a screen
 
 Ending = Literal["steps done", "success confirmed", "interrupted"]
 

@@ -215,7 +215,8 @@ class World:
             height,
             view,
             projection,
-            lightDirection=(0.6, 0.6, 1.5),
+            lightDirection=(-0.3, 0.5, 1.5),
+            shadow=1,
             renderer=bullet.ER_TINY_RENDERER,
             flags=bullet.ER_NO_SEGMENTATION_MASK,
         )

@@ -73,10 +73,15 @@ class Actor(nn.Module):
         """A reparametrised action in (-1, 1), its log-probability (n, 1), and the auxiliary pose."""
         mean, log_std, pose = self.distribution(halved, proprio)
         raw = mean + log_std.exp() * torch.randn_like(mean)
+        return torch.tanh(raw), self.log_probability(raw, mean, log_std), pose
+
+    @staticmethod
+    def log_probability(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+        """(n, 1) of the action tanh(raw)."""
         gaussian = -0.5 * ((raw - mean) / log_std.exp()) ** 2 - log_std - 0.5 * math.log(2.0 * math.pi)
         # log(1 - tanh²(u)) = 2 (log 2 - u - softplus(-2u)): exact where 1 - tanh² underflows (arXiv 1812.05905, appendix C)
         squashing = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw))
-        return torch.tanh(raw), (gaussian - squashing).sum(1, keepdim=True), pose
+        return (gaussian - squashing).sum(1, keepdim=True)
 
     def forward(self, depth: Tensor, proprio: Tensor) -> Tensor:
         """The deterministic action (n, 2) in (-1, 1) for whole images (n, 1, 64, 64): what is exported."""

@@ -1,0 +1,238 @@
+"""A configuration is either what it says, checked field by field, or one sentence that names file, field and remedy."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edge.config import Config, MountConfig, load
+from edge.errors import ConfigError
+from edge.servos import check_travel
+
+ROOT = Path(__file__).parents[2]
+SIX = [f"{{channel = {channel}}}" for channel in range(6)]
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    file = path / "dofbot.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def refusal(path: Path, text: str | bytes) -> str:
+    """The sentence with which a file is refused, without the file's name, which it must have."""
+    file = write(path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    message = str(caught.value)
+    assert str(file) in message
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+    return message.replace(str(file), "FILE")
+
+
+def servos(*entries: str) -> str:
+    return f"[bus]\nservos = [{', '.join(entries)}]"
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    assert load(write(tmp_path, "")) == Config()
+    assert load(write(tmp_path, "[mount]\n[bus]\n[camera]\n[simulator]\n[run]\n")) == Config()
+
+
+def test_the_defaults_are_a_valid_file_and_an_arm_that_reaches_its_limits(tmp_path: Path) -> None:
+    document = msgspec.to_builtins(Config())
+    tables = [
+        f"[{section}]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in fields.items()) for section, fields in document.items()
+    ]
+    assert load(write(tmp_path, "\n".join(tables))) == Config()
+    check_travel(Config().bus.servos)
+
+
+def toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return repr(value)
+
+
+def test_every_field_is_read(tmp_path: Path) -> None:
+    entries = ["{channel = 15, min_us = 400, max_us = 2600.0, travel_deg = 180, zero_deg = -3.5, direction = -1}", *SIX[1:]]
+    config = load(
+        write(
+            tmp_path,
+            "[mount]\ninverted = false\nbase_height_m = 0.05\n"
+            + servos(*entries)
+            + "\ndriver = 'simulator'\ni2c = 'emulated'\naddress = 0x41\nreference_clock_hz = 26_000_000\n"
+            + "[camera]\nmax_age_s = 0.2\n[simulator]\nport = 6000\nclock = 'virtual'\n"
+            + "[run]\npolicy = 'other.onnx'\ngrasps = 3\nplace_in_table_m = [0.1, 0.07]\nrecord = 'run.msgpack'\n",
+        )
+    )
+    assert config.mount == MountConfig(inverted=False, base_height_m=0.05)
+    assert msgspec.structs.astuple(config.bus.servos[0]) == (15, 400.0, 2600.0, 180.0, -3.5, -1)
+    assert (config.bus.driver, config.bus.i2c, config.bus.address, config.bus.reference_clock_hz) == (
+        "simulator",
+        "emulated",
+        0x41,
+        26_000_000,
+    )
+    assert (config.camera.max_age_s, config.simulator.port, config.simulator.clock) == (0.2, 6000, "virtual")
+    assert msgspec.structs.astuple(config.run) == ("other.onnx", 3, (0.1, 0.07), "run.msgpack")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "nearest"),
+    [
+        ("[mount]\nbase_hight_m = 0.4", "[mount] 'base_hight_m'", "base_height_m"),
+        ("[mont]\ninverted = true", "'mont'", "mount"),
+        ("inverted = true", "'inverted'", ""),
+        ("[mount]\nxyz = 1", "[mount] 'xyz'", ""),
+        ("[camera]\nmax_age = 0.1", "[camera] 'max_age'", "max_age_s"),
+        ("[simulator]\n'port-number' = 1", "[simulator] 'port-number'", "port"),
+        ("[simulator]\n'' = 1", "[simulator] ''", ""),
+        (servos("{chanel = 0}", *SIX[1:]), "[bus.servos[0]] 'chanel'", "channel"),
+        (servos(*SIX[:5], "{channel = 5, zero = 1}"), "[bus.servos[5]] 'zero'", "zero_deg"),
+    ],
+)
+def test_an_unknown_key_is_named_with_a_near_one_only_if_it_is_near(text: str, key: str, nearest: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, text)
+    assert f"unknown key {key}" in message
+    assert "(known: " in message
+    assert ("did you mean" in message) == bool(nearest)
+    assert f"'{nearest}'?" in message or not nearest
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "inside", "outside"),
+    [
+        ("mount", "base_height_m", (0.0, 1.0), (math.nextafter(0.0, -1.0), math.nextafter(1.0, 2.0), -1.0)),
+        ("bus", "address", (0x03, 0x77), (0x02, 0x78, -1)),
+        ("bus", "reference_clock_hz", (22_000_000, 28_000_000), (21_999_999, 28_000_001)),
+        ("camera", "max_age_s", (5e-324, 1e9), (0.0, -0.1)),
+        ("simulator", "port", (0, 65535), (-1, 65536)),
+        ("run", "grasps", (0, 10**30), (-1,)),
+    ],
+)
+def test_ranges_end_where_they_say(section: str, field: str, inside: tuple[float, ...], outside: tuple[float, ...], tmp_path: Path) -> None:
+    for value in inside:
+        config = load(write(tmp_path, f"[{section}]\n{field} = {value}"))
+        assert getattr(getattr(config, section), field) == value
+    for value in outside:
+        message = refusal(tmp_path, f"[{section}]\n{field} = {value}")
+        assert f"{section}.{field} = {value}: expected" in message
+
+
+@pytest.mark.parametrize(
+    ("field", "inside", "outside"),
+    [
+        ("channel", (0, 15), (-1, 16)),
+        ("min_us", (400, 2499.9), (399.9, 2600.1)),
+        ("max_us", (500.1, 2600), (399.9, 2600.1)),
+        ("travel_deg", (1e-9, 360), (0.0, 360.1, -1)),
+        ("direction", (1, -1), (0, 2)),
+    ],
+)
+def test_ranges_of_a_servo_end_where_they_say(field: str, inside: tuple[float, ...], outside: tuple[float, ...], tmp_path: Path) -> None:
+    others = [f"{{channel = {channel}}}" for channel in range(1, 6)]
+    channel = "" if field == "channel" else "channel = 6, "
+    for value in inside:
+        first = f"{{{channel}{field} = {value}}}"
+        if field == "channel":
+            others = [f"{{channel = {c}}}" for c in range(16) if c != value][:5]
+        assert getattr(load(write(tmp_path, servos(first, *others))).bus.servos[0], field) == value
+    for value in outside:
+        message = refusal(tmp_path, servos(f"{{{channel}{field} = {value}}}", *others))
+        assert f"bus.servos[0].{field} = {value}: expected" in message
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "-nan"])
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[mount]\nbase_height_m = NUMBER", "mount.base_height_m"),
+        ("[camera]\nmax_age_s = NUMBER", "camera.max_age_s"),
+        ("[run]\nplace_in_table_m = [0.1, NUMBER]", "run.place_in_table_m[1]"),
+        (servos(*SIX[:3], "{channel = 3, zero_deg = NUMBER}", *SIX[4:]), "bus.servos[3].zero_deg"),
+        (servos(*SIX[:3], "{channel = 3, travel_deg = NUMBER}", *SIX[4:]), "bus.servos[3].travel_deg"),
+        ("'a-b' = [[NUMBER]]", "a-b[0][0]"),
+    ],
+)
+def test_what_is_not_finite_is_refused_wherever_it_is(text: str, where: str, number: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, text.replace("NUMBER", number))
+    assert f"{where} = {float(number)}: expected a finite number" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("mount = 3", "mount = 3: expected"),
+        ("[[mount]]", "mount = [{}]: expected"),
+        ("[mount]\ninverted = 1", "mount.inverted = 1: expected `bool`"),
+        ("[simulator]\nport = 1.5", "simulator.port = 1.5: expected `int`"),
+        ("[simulator]\nport = true", "simulator.port = True: expected `int`"),
+        ("[simulator]\nclock = 'fast'", "simulator.clock = 'fast': expected 'real' or 'virtual'"),
+        ("[bus]\ndriver = 'pca'", "bus.driver = 'pca': expected 'pca9685' or 'simulator'"),
+        ("[run]\nplace_in_table_m = [0.1]", "run.place_in_table_m = [0.1]: expected `array` of length 2"),
+        ("[run]\nplace_in_table_m = ['a', 1]", "run.place_in_table_m[0] = 'a': expected `float`"),
+        ("[bus.servos]\nchannel = 1", "bus.servos = {'channel': 1}: expected"),
+        (servos("{min_us = 500}", *SIX[1:]), "bus.servos[0] = {'min_us': 500}: object missing required field `channel`"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_with_what_was_expected(text: str, where: str, tmp_path: Path) -> None:
+    assert where in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 7])
+def test_another_number_of_servos_is_refused(count: int, tmp_path: Path) -> None:
+    entries = [f"{{channel = {channel}}}" for channel in range(count)]
+    assert f"bus.servos has {count} entries, expected 6" in refusal(tmp_path, servos(*entries))
+
+
+def test_two_servos_on_one_channel_are_refused(tmp_path: Path) -> None:
+    assert "bus.servos share a channel ([0, 1, 2, 3, 4, 0])" in refusal(tmp_path, servos(*SIX[:5], "{channel = 0}"))
+
+
+@pytest.mark.parametrize(("low", "high", "accepted"), [(1500.0, 1500.0, False), (1500.1, 1500.0, False), (1500.0, 1500.1, True)])
+def test_a_pulse_range_must_have_a_width(low: float, high: float, accepted: bool, tmp_path: Path) -> None:
+    text = servos(*SIX[:4], f"{{channel = 4, min_us = {low}, max_us = {high}}}", SIX[5])
+    if accepted:
+        load(write(tmp_path, text))
+    else:
+        assert f"bus.servos[4] has min_us {low} >= max_us {high}; swap them and set direction = -1" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"\xff\xfe", b"[mount]\n# \xe9", "[mount", "a = ", "[mount]\n[mount]", "\x00", "\ufeff[mount]", f"a = {'[' * 5000}"],
+    ids=["utf-16", "latin-1", "bracket", "no value", "twice", "nul", "byte order mark", "nested"],
+)
+def test_what_is_not_toml_is_refused(text: str | bytes, tmp_path: Path) -> None:
+    assert "configuration FILE is not readable TOML: " in refusal(tmp_path, text)
+
+
+def test_a_file_is_utf8_whatever_the_locale_is(tmp_path: Path) -> None:
+    file = write(tmp_path, "[run]\npolicy = 'Würfel.onnx'  # 0.3 µs")
+    code = "import sys, pathlib, edge.config; print(ascii(edge.config.load(pathlib.Path(sys.argv[1])).run.policy))"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    result = subprocess.run([sys.executable, "-c", code, file], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == ascii("Würfel.onnx"), result.stderr
+
+
+def test_a_missing_file_is_told_from_an_unreadable_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml does not exist; give --config a TOML file or leave it out"):
+        load(tmp_path / "nowhere.toml")
+    with pytest.raises(ConfigError, match="is not readable TOML: .*directory"):
+        load(tmp_path)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    for part in (Config(), Config().mount, Config().bus.servos[0], Config().run):
+        with pytest.raises(AttributeError):
+            setattr(part, part.__struct_fields__[0], None)
