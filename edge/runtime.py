@@ -128,6 +128,8 @@ class Runtime:
         phase = self._state.phase
         if not self._task.finished(self._state, self._gate.position):
             return
+        if phase is Phase.PARK and any(self._gate.velocity):  # the next run begins where this one lets go: at rest
+            return
         following = _AFTER[phase] if phase is not Phase.VERIFY else Phase.PLACE if self._holds_block() else Phase.HOMING
         if following is Phase.HOMING:
             self._conclude("picked" if phase is Phase.PLACE else "missed")
@@ -164,7 +166,7 @@ class Runtime:
         """Book an attempt."""
         self._attempts += 1
         self._picked += result == "picked"
-        self._grasps.append(Grasp(result, {phase: ticks * self._tick_s for phase, ticks in self._phase_ticks.items()}))
+        self._grasps.append(Grasp(result, {phase: ticks / self._task.tick_hz for phase, ticks in self._phase_ticks.items()}))
         self._phase_ticks.clear()
         _log.info("grasp %d: %s", self._attempts, result)
 
@@ -187,7 +189,7 @@ class Runtime:
     def _give_up(self, reason: str) -> None:
         """SAFE: park; if even that does not end, stop where the arm is."""
         self._enter_safe(reason)
-        self._held_ticks = 0
+        self._hold, self._held_ticks = None, 0
         self._enter(Phase.IDLE if self._state.phase is Phase.PARK else Phase.PARK)
 
     def _enter_safe(self, reason: str) -> None:

@@ -65,10 +65,12 @@ def save_actor(path: Path, header: Header, learner: Learner) -> None:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint that this version can go on from; raises `DofbotError` naming the field that does not fit."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        document = msgspec.json.decode(content["header"])
+        data = path.read_bytes()
     except OSError as error:
         raise DofbotError(f"checkpoint {path} is not readable ({error.strerror}); give a run's folder or its {NAME}") from None
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        document = msgspec.json.decode(content["header"])
     except Exception:  # torch raises whatever its zip and pickle readers do
         raise DofbotError(f"checkpoint {path} is damaged or was not written by 'dofbot train'; take another one or train anew") from None
     header = check_header(path, document)

@@ -24,7 +24,17 @@ from trainer.world import World
 # Dense reward: what a step brings the tool nearer to the block. It is not taken back at the end as potential-based
 # shaping (Ng, Harada & Russell 1999) would: being centred is worth something itself, because it leaves margin.
 SHAPING_PER_M = 50.0  # 20 mm nearer is worth one grasp; at 20 the tool stays 4 mm off, at 50 it is 1.4 mm
-PRIVILEGED_FIELDS = ("block_x_rel", "block_y_rel", "block_sin4yaw", "block_cos4yaw", "tool_x", "tool_y", "tool_z", "steps_left", "block_size")
+PRIVILEGED_FIELDS = (
+    "block_x_rel",
+    "block_y_rel",
+    "block_sin4yaw",
+    "block_cos4yaw",
+    "tool_x",
+    "tool_y",
+    "tool_z",
+    "steps_left",
+    "block_size",
+)
 _PLACE_IN_TABLE_M = (-0.12, 0.06)  # where the runtime puts blocks down by default; an episode ends before that
 
 

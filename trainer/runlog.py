@@ -47,6 +47,9 @@ class RunLog:
             refresh_per_second=2,
         )
         self._task = self._line.add_task("training", total=total_steps, completed=env_steps, success="–", speed="–")
+
+    def __enter__(self) -> "RunLog":
+        out, env_steps = self._path.parent, self._last.env_steps
         with writing(self._path):
             out.mkdir(parents=True, exist_ok=True)
             rows = [row for row in read(out) if row.env_steps <= env_steps]
@@ -54,8 +57,6 @@ class RunLog:
                 csv.writer(file).writerows([Row._fields, *rows])
             self._file = self._path.open("a", newline="", buffering=1)
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=env_steps)
-
-    def __enter__(self) -> "RunLog":
         self._line.start()
         return self
 

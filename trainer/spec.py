@@ -16,7 +16,7 @@ FOCAL_PX = IMAGE_PX / 2 / math.tan(math.radians(58.0) / 2)
 CENTRE_PX = (IMAGE_PX - 1) / 2
 
 CAMERA_TILT_RAD = 0.5  # the reference's; with the offset below the optical axis passes 8 mm behind the tool centre
-CAMERA_IN_TOOL_M = (0.0, 0.060, -0.095)  # on the outer side of the wrist, clear of the forearm; block never nearer than 90 mm
+CAMERA_IN_TOOL_M = (0.0, 0.060, -0.095)  # on the outer side of the wrist, clear of the forearm; block never nearer than 84 mm
 
 
 def camera_to_tool() -> np.ndarray:

@@ -223,8 +223,9 @@ class World:
         return np.reshape(np.asarray(rgba, dtype=np.uint8), (height, width, 4))[..., :3]
 
     def close(self) -> None:
-        """Free the physics server."""
-        self._bullet.disconnect()
+        """Free the physics server; once more does nothing."""
+        if self._bullet.isConnected():
+            self._bullet.disconnect()
 
     def _primitives_on_tool(self) -> list[tuple[str, Shape]]:
         """Visual boxes and cylinders of the links that move with the camera, as (link, shape in that link's frame)."""

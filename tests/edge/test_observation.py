@@ -94,7 +94,7 @@ def test_a_frame_that_shows_nothing_is_refused_even_if_the_contract_allows_it() 
 
 @pytest.mark.parametrize("scale", [100.0, 1000.0, 10_000.0])
 def test_millimetres_and_counts_are_refused(scale: float) -> None:
-    """A D405 counts in 0.1 mm, other cameras in millimetres; the nearest the block comes is 90 mm."""
+    """A D405 counts in 0.1 mm, other cameras in millimetres; the nearest the block comes is 84 mm."""
     depth_m = np.random.default_rng(0).uniform(0.09, 0.3, SHAPE).astype(np.float32)
     depth_m[0, :10] = 0.0
     with pytest.raises(ObservationError, match="expected metres"):

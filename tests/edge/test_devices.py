@@ -1,0 +1,188 @@
+"""What is opened is what the configuration names, nothing is powered before the first write, and all is closed again."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from edge import robot
+from edge.clock import MonotonicClock, VirtualClock
+from edge.config import BusConfig, Config, ServoConfig, SimulatorConfig
+from edge.devices import Devices, open_devices
+from edge.errors import BusError, ConfigError, DofbotError
+from edge.messages import Float32, Intrinsics, JointCommand
+from edge.servos import OFF_US, pulses_us
+from edge.wire import PulsesUs
+from trainer.server import SimulatorServer
+
+LENS = Intrinsics(8, 6, 60.0, 60.0, 3.5, 2.5)
+PARK = JointCommand._make((*robot.PARK_RAD, 0.06))
+COUNT_US = 4.89  # what a PCA9685 can resolve
+
+
+class FakeWorld:
+    """Time, and the pulses that came."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.received: list[PulsesUs] = []
+
+    def write_pulses(self, pulses_us: PulsesUs) -> None:
+        self.received.append(pulses_us)
+
+    def step(self, duration_s: float) -> None:
+        self.now_s += duration_s
+
+    def depth_frame(self) -> tuple[Float32, Intrinsics]:
+        return np.full((LENS.height, LENS.width), 0.2, np.float32), LENS
+
+
+class Simulator:
+    """A server of a fake world in a thread."""
+
+    def __init__(self) -> None:
+        self.world = FakeWorld()
+        self._server = SimulatorServer(self.world)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._server.serve, args=(self._stop,))
+        self._thread.start()
+
+    def config(self, clock: str = "virtual", **bus: object) -> Config:
+        return Config(bus=replace(BusConfig(), **bus), simulator=SimulatorConfig(port=self._server.port, clock=clock))  # type: ignore[arg-type]
+
+    def stop(self) -> list[PulsesUs]:
+        """End it, once it has taken all; returns the pulses that came."""
+        self._stop.set()
+        self._thread.join(timeout=10.0)
+        assert not self._thread.is_alive()
+        return self.world.received
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    simulator = Simulator()
+    yield simulator
+    simulator.stop()
+
+
+@pytest.fixture(params=["simulator", "emulated"])
+def config(request, simulator) -> Config:
+    """A configuration of each bus that ends in the simulator."""
+    if request.param == "emulated":
+        pytest.importorskip("adafruit_servokit")
+        return simulator.config(driver="pca9685", i2c="emulated")
+    return simulator.config(driver="simulator")
+
+
+def settle(devices: Devices) -> None:
+    """Until the simulator has seen what was sent: it answers in order."""
+    devices.clock.sleep_until(devices.clock.now_s() + 0.001)
+
+
+def test_opening_powers_nothing_and_the_camera_answers(config, simulator) -> None:
+    with closing(open_devices(config)) as devices:
+        assert devices.camera.start() == LENS
+        frame = devices.camera.latest()
+        assert frame is not None
+        assert frame.depth_m[0, 0] == np.float32(0.2)
+        settle(devices)
+        assert not any(map(any, simulator.world.received))
+
+
+def test_a_command_arrives_as_pulses_and_release_as_none(config, simulator) -> None:
+    with closing(open_devices(config)) as devices:
+        devices.bus.write(PARK)
+        settle(devices)
+        assert simulator.world.received[-1] == pytest.approx(pulses_us(PARK, config.bus.servos), abs=COUNT_US)
+        devices.bus.release()
+        settle(devices)
+        assert simulator.world.received[-1] == OFF_US
+
+
+def test_close_switches_off_and_may_be_called_again(config, simulator) -> None:
+    devices = open_devices(config)
+    devices.bus.write(PARK)
+    settle(devices)
+    devices.close()
+    devices.close()
+    with pytest.raises(BusError):
+        devices.bus.write(PARK)
+    with closing(open_devices(config)):  # the server is free again: the first link is gone
+        pass
+    received = simulator.stop()
+    assert any(received[0])
+    assert set(received[1:]) == {OFF_US}
+
+
+def test_closing_never_raises_once_the_simulator_is_gone(config, simulator, caplog) -> None:
+    devices = open_devices(config)
+    devices.bus.write(PARK)
+    simulator.stop()
+    with pytest.raises(BusError):
+        settle(devices)
+    devices.bus.release()
+    devices.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_the_bus_is_switched_off_before_anything_else_is_closed(config, monkeypatch) -> None:
+    """A camera or a link that takes its time to close must not keep servos powered."""
+    order: list[str] = []
+
+    def noting(name: str, method: Callable[..., None]) -> Callable[..., None]:
+        def noted(*arguments: object) -> None:
+            order.append(name)
+            method(*arguments)
+
+        return noted
+
+    devices = open_devices(config)
+    bus_class, camera_class = type(devices.bus), type(devices.camera)
+    devices.close()
+    monkeypatch.setattr(bus_class, "close", noting("bus", bus_class.close))
+    monkeypatch.setattr(camera_class, "close", noting("camera", camera_class.close))
+    monkeypatch.setattr("edge.simulator.SimulatorLink.close", noting("link", lambda link: link._sock.close()))
+    open_devices(config).close()
+    assert order == ["bus", "camera", "link"]
+
+
+@pytest.mark.parametrize(("clock", "kind"), [("virtual", VirtualClock), ("real", MonotonicClock)])
+def test_the_clock_is_the_configured_one(clock, kind, simulator) -> None:
+    with closing(open_devices(simulator.config(clock, driver="simulator"))) as devices:
+        assert isinstance(devices.clock, kind)
+        assert devices.camera.start() == LENS
+
+
+def test_no_simulator_is_one_sentence_with_the_remedy(simulator) -> None:
+    config = simulator.config()
+    simulator.stop()
+    with pytest.raises(BusError, match=rf"no simulator answers on 127\.0\.0\.1:{config.simulator.port} .*dofbot simulate"):
+        open_devices(config)
+
+
+def test_servos_that_turn_too_little_are_refused_before_anything_is_opened(simulator) -> None:
+    servos = (ServoConfig(channel=0, travel_deg=120.0), *BusConfig().servos[1:])
+    config = simulator.config(servos=servos)
+    simulator.stop()  # so that opening would fail
+    with pytest.raises(ConfigError, match=r"bus\.servos\[0\] \(joint1\)"):
+        open_devices(config)
+
+
+def test_real_servos_refuse_virtual_time(simulator) -> None:
+    config = simulator.config(driver="pca9685", i2c="board")
+    simulator.stop()
+    with pytest.raises(ConfigError, match=r"simulator\.clock = 'virtual' with bus\.i2c = 'board', expected 'real'"):
+        open_devices(config)
+
+
+def test_a_bus_that_does_not_open_leaves_nothing_open(simulator) -> None:
+    pytest.importorskip("adafruit_servokit")
+    refused = simulator.config("real", driver="pca9685", i2c="board", address=0x41)
+    with pytest.raises(DofbotError):  # this machine has no I2C bus, or nothing at that address
+        open_devices(refused)
+    with closing(open_devices(simulator.config(driver="simulator"))) as devices:
+        assert devices.camera.start() == LENS
