@@ -40,13 +40,11 @@ def spoil(depth_m: Float32, faults: DepthFaults, focal_px: float, rng: np.random
         row, column = rng.integers(0, height), rng.integers(0, width)
         size = rng.integers(2, 7, size=2)
         holes[row : row + size[0], column : column + size[1]] = True
-    return _spoil(
-        depth_m, noise, holes, faults.disparity_step_px, 1.0 + faults.scale_error, faults.near_blind_m, faults.shadows, focal_px
-    )
+    return _spoil(depth_m, noise, holes, faults.disparity_step_px, 1.0 + faults.scale_error, faults.near_blind_m, faults.shadows, focal_px)
 
 
 @numba.njit(cache=True)
-def _spoil(depth_m, noise_px, holes, step_px, scale, near_blind_m, shadows, focal_px):  # type: ignore[no-untyped-def]
+def _spoil(depth_m, noise_px, holes, step_px, scale, near_blind_m, shadows, focal_px):
     height, width = depth_m.shape
     focal_baseline = SENSOR_FOCAL_PX * BASELINE_M
     seen_m = np.zeros_like(depth_m)

@@ -18,7 +18,7 @@ from edge.safety import DOFBOT_LIMITS, gate, resting
 from edge.task import GraspTask, Phase
 from trainer import spec
 from trainer.depth_camera import NO_FAULTS, spoil
-from trainer.randomise import MAX_LATENCY_TICKS, Scene, draw_scene
+from trainer.randomise import MAX_LATENCY_TICKS, Draw, Scene, draw_scene
 from trainer.world import World
 
 # Dense reward: what a step brings the tool nearer to the block. It is not taken back at the end as potential-based
@@ -35,6 +35,10 @@ PRIVILEGED_FIELDS = (
     "steps_left",
     "block_size",
 )
+# Why a grasp failed: the block was 'pushed' before the fingers closed; it was between them but 'slipped'; the tool was
+# still on its way, 'late'; or it was elsewhere, 'missed'.
+PUSHED_M = 0.005
+LATE_STEPS, LATE_M = 10, 0.005  # so much nearer in so many last steps
 _PLACE_IN_TABLE_M = (-0.12, 0.06)  # where the runtime puts blocks down by default; an episode ends before that
 
 
@@ -54,6 +58,7 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
         self.reward = reward
         self.randomisation = randomisation  # strength 0…1 of everything in `trainer.randomise`
         self.render_mode = render_mode
+        self.draw: Draw | None = None  # an evaluation suite's scenes instead
         self.spawn_fraction = 1.0  # curriculum: part of the spawn area's y extent in use
         self.task = GraspTask(self.contract, _PLACE_IN_TABLE_M)
         self.world = World(self.contract)
@@ -69,14 +74,13 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """A new scene; `options={"scene": Scene(...)}` sets everything."""
         super().reset(seed=seed)
-        self.scene: Scene = (options or {}).get("scene") or draw_scene(
-            self.np_random, self.contract.episode, self.randomisation, self.spawn_fraction
-        )
+        self.scene: Scene = (options or {}).get("scene") or self._draw()
         self.world.reset(self.task.start, self.scene.blocks, self.scene.quirks)
         self._gate = resting(self.task.start)
         self._state = self.task.begin(Phase.APPROACH, self.task.start)
         self._joints.extend([self.world.joints()] * (1 + MAX_LATENCY_TICKS))
         self._image: Float32 | None = None
+        self._distances_m = deque([self.distance_m()], maxlen=LATE_STEPS)
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
@@ -86,7 +90,8 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
             self._tick(action)
         after_m = self.distance_m()
         terminated = self.task.finished(self._state, self.sent)
-        info: dict[str, Any] = {"is_success": self._grasp(), "miss_m": after_m} if terminated else {}
+        self._distances_m.append(after_m)
+        info: dict[str, Any] = self._outcome() if terminated else {}
         shaping = SHAPING_PER_M * (before_m - after_m) if self.reward == "dense" else 0.0
         return self._observe(), shaping + float(info.get("is_success", 0.0)), terminated, False, info
 
@@ -140,6 +145,26 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
 
     def _height_m(self, command: JointCommand) -> float:
         return kinematics.tool_height_m(command, self.task.mount)
+
+    def _draw(self) -> Scene:
+        if self.draw is not None:
+            return self.draw(self.np_random, self.contract.episode)
+        return draw_scene(self.np_random, self.contract.episode, self.randomisation, self.spawn_fraction)
+
+    def _outcome(self) -> dict[str, Any]:
+        """Close, lift and hold; whether it worked, how far off the tool was, and if not, why not."""
+        miss_m, block, spawned = self._distances_m[-1], self.world.block_in_table(), self.scene.blocks[0]
+        pushed_m = float(np.hypot(block[0, 3] - spawned.x_m, block[1, 3] - spawned.y_m))
+        is_success = self._grasp()
+        if is_success:
+            cause = ""
+        elif pushed_m > PUSHED_M:
+            cause = "pushed"
+        elif miss_m < (self.contract.episode.open_m - spawned.size_m[0]) / 2.0:
+            cause = "slipped"
+        else:
+            cause = "late" if self._distances_m[0] - miss_m > LATE_M else "missed"
+        return {"is_success": is_success, "miss_m": miss_m, "cause": cause}
 
     def _grasp(self) -> bool:
         """Close, lift, hold: whether the block was up, and touched by both fingers, during the whole of the hold."""

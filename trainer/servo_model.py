@@ -29,7 +29,9 @@ class ServoModel:
 
     def __init__(self) -> None:
         self.quirks = ServoQuirks()
-        self._goals = self._shafts = self._geared = (0.0,) * 5
+        self._goals: tuple[float, ...] = (0.0,) * 5
+        self._shafts: tuple[float, ...] = self._goals
+        self._geared: tuple[float, ...] = self._goals
         self._opening_m = 0.0
 
     def reset(self, command: JointCommand, quirks: ServoQuirks) -> None:

@@ -1,7 +1,6 @@
 """What a policy is tried on: each suite draws scenes, from those it was trained for to those it never saw."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +8,13 @@ from msgspec import structs
 
 from edge.contract import Episode
 from trainer.blocks import Block
-from trainer.randomise import Scene, draw_scene
+from trainer.randomise import Draw, Scene, draw_scene
 
 HELD_OUT_SIZE_M = (0.020, 0.040)  # training: cubes of 25-35 mm
 APART_M = 0.055  # two blocks: the open gripper (60 mm and its pads) has room beside the one it takes
 CAMERA_OFF_M = (0.002, 0.004)  # beyond training's ±2 mm,
 CAMERA_OFF_RAD = (math.radians(1.0), math.radians(2.0))  # and ±1°
 NOISE_PX = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)  # Intel: > 0.2 means recalibrate
-
-Draw = Callable[[np.random.Generator, Episode], Scene]
 
 
 def clean(rng: np.random.Generator, episode: Episode) -> Scene:

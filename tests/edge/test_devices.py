@@ -63,7 +63,8 @@ class Simulator:
 
 
 @pytest.fixture
-def simulator() -> Iterator[Simulator]:
+def simulator(monkeypatch) -> Iterator[Simulator]:
+    monkeypatch.setattr("trainer.server.POLL_S", 0.01)  # so that it stops at once
     simulator = Simulator()
     yield simulator
     simulator.stop()
@@ -158,7 +159,7 @@ def test_the_clock_is_the_configured_one(clock, kind, simulator) -> None:
 
 
 def test_no_simulator_is_one_sentence_with_the_remedy(simulator) -> None:
-    config = simulator.config()
+    config = simulator.config(driver="simulator")
     simulator.stop()
     with pytest.raises(BusError, match=rf"no simulator answers on 127\.0\.0\.1:{config.simulator.port} .*dofbot simulate"):
         open_devices(config)

@@ -79,7 +79,7 @@ def test_an_empty_record_has_no_ticks(tmp_path) -> None:
     ("garbage", "message"),
     [
         (b"\x00\x00\x00\x00", "claims 0 bytes"),
-        (b"#!/bin/sh\necho this is a script\n", "claims 589374049 bytes"),
+        (b"#!/bin/sh\necho this is a script\n", "claims 589377378 bytes"),
         (b"\xff" * 1000, "claims 4294967295 bytes"),
         (b"\x00\x00\x00\x03\x93\x01\x02", "is no tick"),
         (b"\x00\x00\x00\x02\x90\x90", "is no tick"),

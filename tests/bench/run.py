@@ -1,0 +1,64 @@
+"""Measures speed and accuracy beside the peers, in one run on one core; figures and bars, no verdict. About a minute.
+
+python tests/bench/run.py [--json FILE]
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from trainer.demo import quiet
+
+
+def main() -> None:
+    """Run every bench, show its table as soon as it is there, write the figures if asked."""
+    parser = argparse.ArgumentParser(description="Measure speed and accuracy beside the peers.")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    path: Path | None = parser.parse_args().json
+    with quiet():
+        import decision
+        import environment
+        import ik
+        import rendering
+        import start
+
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    busy = os.getloadavg()[0]
+    console.print(
+        f"Python {platform.python_version()} on {platform.machine()}; load average before: {busy:.1f} on {os.cpu_count()} cores\n"
+    )
+    results, began_s = [], time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, console.status("") as status:
+        policy: list[Path] = []
+        steps: dict[str, Callable[[], object]] = {
+            "a policy": lambda: policy.append(decision.policy_file(folder)),
+            "inverse kinematics": ik.bench,
+            "depth images": rendering.bench,
+            "environment steps": environment.bench,
+            "decisions": lambda: decision.bench(policy[0]),
+            "starts": lambda: start.bench(policy[0]),
+        }
+        for number, (name, measure) in enumerate(steps.items(), start=1):
+            status.update(f"{number} of {len(steps)}: {name} …")
+            with quiet():
+                result = measure()
+            if result is not None:
+                console.print(result.table(), "")
+                results.append(result._asdict())
+    console.print(f"{time.monotonic() - began_s:.0f} s in all")
+    if path:
+        path.write_text(json.dumps({"load_average": busy, "benches": results}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
