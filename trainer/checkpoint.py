@@ -81,9 +81,8 @@ def check_header(path: Path, document: dict[str, Any]) -> Header:
     """A header from JSON; raises `DofbotError` naming the field unless this version of the package wrote it."""
     for field, expected in (("format", FORMAT), ("package", edge.__version__)):
         if document.get(field) != expected:
-            raise DofbotError(
-                f"checkpoint {path} has {field} {document.get(field)!r}, expected {expected!r}; train anew, or use the version that wrote it"
-            )
+            found = f"{field} {document.get(field)!r}"
+            raise DofbotError(f"checkpoint {path} has {found}, expected {expected!r}; train anew, or use the version that wrote it")
     try:
         return msgspec.convert(document, Header)
     except msgspec.ValidationError as error:

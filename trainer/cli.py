@@ -5,6 +5,8 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +23,19 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _FIXED_BY_RESUME = ("algo", "out", "seed", "demos", "auxiliary", "curriculum", "randomisation")
 _OURS_ALONE = ("demos", "auxiliary", "curriculum")
 
+
+class Suite(StrEnum):
+    """What can be measured on: `trainer.suites`, and two ways to say several at once."""
+
+    clean = "clean"
+    randomised = "randomised"
+    heldout = "heldout"
+    camera_offset = "camera-offset"
+    noise = "noise"
+    all = "all"
+
+
+Suites = Annotated[list[Suite], typer.Option(help="Scenes to measure on; may be given several times.")]
 Strength = Annotated[float, typer.Option(min=0.0, max=1.0, help="Strength of randomisation: camera, depth noise, servos, block.")]
 
 
@@ -82,15 +97,14 @@ def export(
     source: Annotated[Path, typer.Argument(help="A run's folder, or a checkpoint.")] = Path("out/train"),
     out: Annotated[Path, typer.Option(help="The policy file to write.")] = Path("policy.onnx"),
     episodes: Annotated[int, typer.Option(min=1, help="Fresh blocks on which success is measured.")] = 1000,
-    randomised: Annotated[bool, typer.Option("--randomised", help="Measure with full randomisation as well.")] = False,
+    suite: Suites = [Suite.clean],  # noqa: B006  (typer reads the default and never changes it)
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a trained policy as one .onnx file with its contract, and beside it how well it does."""
     with _extra("trainer"):
         from trainer.publish import publish
-    suites = {"clean": 0.0} | ({"randomised": 1.0} if randomised else {})
     with _quiet():
-        contract = publish(source, out, suites, episodes, lambda outcomes: _watched(outcomes, episodes), force)
+        contract = publish(source, out, _named(suite), episodes, lambda outcomes: _watched(outcomes, episodes), force)
     for record in contract.evaluation:
         typer.echo(f"{record.suite}: {_in_words(record)}")
     typer.echo(f"{out} written, with {out.stem}.csv and {out.stem}.png beside it")
@@ -98,39 +112,49 @@ def export(
 
 def evaluate(
     policy: Annotated[Path, typer.Argument(help="The policy file.")],
-    episodes: Annotated[int, typer.Option(min=1)] = 1000,
+    episodes: Annotated[int, typer.Option(min=1, help="For each suite.")] = 1000,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the first episode; the others count on.", show_default="1000000")] = None,
-    randomisation: Strength = 0.0,
+    suite: Suites = [Suite.clean],  # noqa: B006  (typer reads the default and never changes it)
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the outcomes and the map.")] = Path("out/eval"),
+    out: Annotated[Path, typer.Option(help="Folder for each suite's outcomes and map.")] = Path("out/eval"),
 ) -> None:
     """Measure a policy's success in simulation, on all cores."""
     with _extra("sim"):
-        from functools import partial
-
         import msgspec
 
         from edge.policy import load
-        from trainer import evaluate as suite
+        from trainer import evaluate as evaluation
         from trainer import plots
     contract = load(policy).contract  # a bad file is refused before any process starts
-    first = suite.SEED if seed is None else seed
-    began_s = time.monotonic()
-    opener = partial(suite.open_policy, policy, randomisation)
-    with _quiet():
-        outcomes = list(_watched(suite.evaluate(opener, episodes, first), episodes))
-    wall_s = time.monotonic() - began_s
-    record = suite.summarise(outcomes, "clean" if randomisation == 0.0 else f"randomised {randomisation:g}")
-    misses_mm = suite.misses_mm(outcomes)
+    first = evaluation.SEED if seed is None else seed
+    results = []
     out.mkdir(parents=True, exist_ok=True)
-    suite.write_csv(outcomes, out / "outcomes.csv")
-    plots.success_map(outcomes, contract, f"{policy.name}, {record.suite}", out / "map.png")
+    for name in _named(suite):
+        began_s = time.monotonic()
+        with _quiet():
+            outcomes = list(_watched(evaluation.evaluate(partial(evaluation.open_policy, policy, name), episodes, first), episodes))
+        measured = {
+            "misses_mm": evaluation.misses_mm(outcomes),
+            "causes": evaluation.causes(outcomes),
+            "wall_s": time.monotonic() - began_s,
+        }
+        results.append({**msgspec.to_builtins(evaluation.summarise(outcomes, name)), **measured})
+        stem = name.replace(" ", "-")
+        evaluation.write_csv(outcomes, out / f"{stem}.csv")
+        plots.success_map(outcomes, contract, f"{policy.name}, {name}", out / f"{stem}.png")
     if json:
-        result = {"policy": str(policy), "seed": first, **msgspec.to_builtins(record), "misses_mm": misses_mm, "wall_s": wall_s}
-        typer.echo(msgspec.json.encode(result).decode())
+        typer.echo(msgspec.json.encode({"policy": str(policy), "seed": first, "suites": results}).decode())
     else:
-        _print_table(record, misses_mm, wall_s)
-        typer.echo(f"{out}/outcomes.csv has every episode, {out}/map.png shows them")
+        _print_table(results)
+        typer.echo(f"every episode and a map of each suite are in {out}")
+
+
+def _named(choices: Iterable[Suite]) -> list[str]:
+    """The suites that were chosen, each once."""
+    from trainer.suites import NOISE_SWEEP, SUITES
+
+    groups = {Suite.noise: list(NOISE_SWEEP), Suite.all: [*SUITES, *NOISE_SWEEP]}
+    return list(dict.fromkeys(name for choice in choices for name in groups.get(choice, [choice.value])))
 
 
 def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
@@ -195,14 +219,19 @@ def _in_words(record: "Evaluation") -> str:
     return f"{record.successes} of {record.episodes} grasped = {share:.1%} (95 % interval {low:.1%} to {high:.1%})"
 
 
-def _print_table(record: "Evaluation", misses_mm: dict[str, float], wall_s: float) -> None:
+def _print_table(results: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{record.episodes} fresh blocks, {record.suite}", show_header=False)
-    low, high = record.interval_95
-    table.add_row("grasped", f"{record.successes} ({record.successes / record.episodes:.2%})")
-    table.add_row("95 % interval (Wilson)", f"{low:.2%} to {high:.2%}")
-    table.add_row("tool off the block's centre", " · ".join(f"{name} {value:.1f} mm" for name, value in misses_mm.items()))
-    table.add_row("time", f"{wall_s:.0f} s")
+    table = Table("suite", "grasped", "95 % interval", "off the centre when closing, mm", "failures", "time")
+    for result in results:
+        low, high = result["interval_95"]
+        table.add_row(
+            result["suite"],
+            f"{result['successes']} of {result['episodes']} = {result['successes'] / result['episodes']:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            " · ".join(f"{name} {value:.1f}" for name, value in result["misses_mm"].items()),
+            ", ".join(f"{count} {cause}" for cause, count in result["causes"].items()) or "none",
+            f"{result['wall_s']:.0f} s",
+        )
     Console().print(table)

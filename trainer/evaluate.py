@@ -1,10 +1,12 @@
 """Evaluation on fresh blocks: success with its 95 % Wilson interval, and where and how it failed."""
 
 import contextlib
+import csv
 import math
 import multiprocessing as mp
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -17,7 +19,9 @@ from edge import policy as edge_policy
 from edge.contract import Evaluation
 from edge.messages import Float32
 from trainer.env import DofbotGrasp
+from trainer.suites import NOISE_SWEEP, SUITES
 
+DRAWS = SUITES | NOISE_SWEEP
 SEED = 1_000_000  # of the first evaluation episode; training never gets there
 
 Act = Callable[[Float32, Float32], Float32]  # depth (h, w), proprio (4,) → action (2,)
@@ -33,6 +37,7 @@ class Outcome(NamedTuple):
     block_yaw_rad: float
     is_success: bool
     miss_m: float
+    cause: str = ""  # of a failure, as `trainer.env` names it
 
 
 def wilson(successes: int, episodes: int) -> tuple[float, float]:
@@ -59,6 +64,11 @@ def misses_mm(outcomes: list[Outcome]) -> dict[str, float]:
     return {"p50": float(p50), "p95": float(p95), "max": float(worst)}
 
 
+def causes(outcomes: list[Outcome]) -> dict[str, int]:
+    """How many failures of each kind, the most frequent first."""
+    return dict(Counter(outcome.cause for outcome in outcomes if not outcome.is_success).most_common())
+
+
 def play(env: DofbotGrasp, act: Act, seed: int) -> Outcome:
     """One episode with a fresh block, by the deterministic policy."""
     observation, _ = env.reset(seed=seed)
@@ -66,13 +76,15 @@ def play(env: DofbotGrasp, act: Act, seed: int) -> Outcome:
     while True:
         observation, _, done, _, info = env.step(act(observation["depth"][0], observation["proprio"]))
         if done:
-            return Outcome(seed, block.x_m, block.y_m, block.yaw_rad, bool(info["is_success"]), float(info["miss_m"]))
+            return Outcome(seed, block.x_m, block.y_m, block.yaw_rad, info["is_success"], info["miss_m"], info["cause"])
 
 
-def open_policy(path: Path, randomisation: float = 0.0) -> tuple[DofbotGrasp, Act]:
-    """A policy file, through `edge.policy` as the robot loads it, and the world that it was made for."""
+def open_policy(path: Path, suite: str = "clean") -> tuple[DofbotGrasp, Act]:
+    """A policy file, through `edge.policy` as the robot loads it, and the world that it was made for, with a suite's scenes."""
     policy = edge_policy.load(path)
-    return DofbotGrasp(policy.contract, randomisation=randomisation), policy.act
+    env = DofbotGrasp(policy.contract)
+    env.draw = DRAWS[suite]
+    return env, policy.act
 
 
 def evaluate(open_: Open, episodes: int, seed: int = SEED, workers: int | None = None) -> Generator[Outcome]:
@@ -116,5 +128,8 @@ def _play_seed(seed: int) -> Outcome:
 
 def write_csv(outcomes: list[Outcome], path: Path) -> None:
     """One line an episode."""
-    rows = np.array([tuple(outcome) for outcome in outcomes], dtype=float)
-    np.savetxt(path, rows, fmt=("%d", "%.5f", "%.5f", "%.4f", "%d", "%.5f"), delimiter=",", header=",".join(Outcome._fields), comments="")
+    with path.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(Outcome._fields)
+        for seed, x_m, y_m, yaw_rad, is_success, miss_m, cause in outcomes:
+            lines.writerow((seed, f"{x_m:.5f}", f"{y_m:.5f}", f"{yaw_rad:.4f}", int(is_success), f"{miss_m:.5f}", cause))

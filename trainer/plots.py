@@ -8,12 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from edge.contract import Contract
-from trainer.evaluate import Outcome, wilson
+from trainer.evaluate import Outcome, causes, wilson
 
 if TYPE_CHECKING:  # it brings torch, which evaluating a policy file does without
     from trainer.runlog import Row
 
-GRASPED, MISSED = "tab:blue", "tab:red"
+GRASPED = "tab:blue"
+CAUSE_COLOURS = {"missed": "tab:red", "pushed": "tab:orange", "slipped": "tab:purple", "late": "tab:brown"}  # trainer.env
 
 
 def curve(rows: "list[Row]", path: Path) -> None:
@@ -52,11 +53,10 @@ def success_map(outcomes: list[Outcome], contract: Contract, title: str, path: P
     """Where blocks lay, and which were missed, in the table frame."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot()
-    for grasped, colour, marker, size in ((True, GRASPED, ".", 12), (False, MISSED, "X", 60)):
-        chosen = [outcome for outcome in outcomes if outcome.is_success == grasped]
-        label = f"{'grasped' if grasped else 'missed'} ({len(chosen)})"
-        xy_mm = [(1e3 * o.block_x_m, 1e3 * o.block_y_m) for o in chosen]
-        axes.scatter([x for x, _ in xy_mm], [y for _, y in xy_mm], size, colour, marker=marker, label=label, alpha=0.6 if grasped else 1.0)
+    for cause, count in {"": sum(o.is_success for o in outcomes), **causes(outcomes)}.items():
+        colour, marker, size, alpha = (GRASPED, ".", 12, 0.6) if cause == "" else (CAUSE_COLOURS.get(cause, "black"), "X", 60, 1.0)
+        x_mm, y_mm = ([1e3 * getattr(o, name) for o in outcomes if o.cause == cause] for name in ("block_x_m", "block_y_m"))
+        axes.scatter(x_mm, y_mm, size, colour, marker=marker, label=f"{cause or 'grasped'} ({count})", alpha=alpha)
     (x_min, y_min), (x_max, y_max) = contract.episode.spawn_min_in_table_m, contract.episode.spawn_max_in_table_m
     margin = 0.005
     axes.set(
@@ -70,7 +70,7 @@ def success_map(outcomes: list[Outcome], contract: Contract, title: str, path: P
     low, high = wilson(successes, len(outcomes))
     axes.set_title(f"{title}: {successes} of {len(outcomes)} grasped (95 % interval {low:.1%} to {high:.1%})")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=130)
 
 

@@ -60,8 +60,8 @@ def open_trained(source: Path) -> Trained:
     return Trained(actor, header.contract, training)
 
 
-def publish(source: Path, out: Path, suites: dict[str, float], episodes: int, watch: Watch, force: bool = False) -> Contract:
-    """Export, evaluate the exported file on each suite (name → randomisation), export again with the records in it.
+def publish(source: Path, out: Path, suites: list[str], episodes: int, watch: Watch, force: bool = False) -> Contract:
+    """Export, evaluate the exported file on each suite, export again with the records in it.
 
     Beside `out`: per-episode outcomes and a map of the first suite, and the training curve. Raises `PolicyError` when
     `out` exists and `force` is false.
@@ -75,8 +75,8 @@ def publish(source: Path, out: Path, suites: dict[str, float], episodes: int, wa
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.onnx"
         export_onnx(trained.actor, contract, examples, draft)
-        for suite, randomisation in suites.items():
-            outcomes = list(watch(evaluate(partial(open_policy, draft, randomisation), episodes, SEED)))
+        for suite in suites:
+            outcomes = list(watch(evaluate(partial(open_policy, draft, suite), episodes, SEED)))
             records.append(summarise(outcomes, suite))
             if len(records) == 1:
                 out.parent.mkdir(parents=True, exist_ok=True)

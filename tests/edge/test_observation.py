@@ -75,16 +75,16 @@ def test_the_frame_is_left_as_it_was() -> None:
     assert not np.shares_memory(image, depth_m)
 
 
-@pytest.mark.parametrize(("invalid", "accepted"), [(0, True), (2457, True), (2458, False), (4095, False), (4096, False)])
+@pytest.mark.parametrize(("invalid", "accepted"), [(0, True), (2047, True), (2048, True), (2049, False), (4095, False), (4096, False)])
 def test_a_frame_with_too_little_depth_is_refused(invalid: int, accepted: bool) -> None:
-    """60 % of 4096 pixels are 2457.6."""
-    depth_m = np.full(SHAPE, 0.1, np.float32)
+    depth_m = np.full(SHAPE, 0.1, np.float32)  # 4096 pixels
     depth_m.reshape(-1)[:invalid] = 0.0
+    half = msgspec.structs.replace(WANTED, max_invalid_fraction=0.5)
     if accepted:
-        convert(depth_m)
+        convert(depth_m, half)
         return
-    with pytest.raises(ObservationError, match=r"\d+% of the depth pixels are invalid, expected at most 60%"):
-        convert(depth_m)
+    with pytest.raises(ObservationError, match=r"\d+% of the depth pixels are invalid, expected at most 50%"):
+        convert(depth_m, half)
 
 
 def test_a_frame_that_shows_nothing_is_refused_even_if_the_contract_allows_it() -> None:

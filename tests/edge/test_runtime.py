@@ -26,6 +26,7 @@ PLACE_M = (-0.12, 0.06)
 TASK = GraspTask(CONTRACT, PLACE_M)
 TICK_S = 1.0 / TASK.tick_hz
 MAX_AGE_S = 0.1
+START_S = 1000.0
 LENS = CONTRACT.camera.intrinsics
 TABLE_M, BLOCK_M = 0.25, 0.10  # seen all over the image: nothing between the fingers, something
 GRASP = ["HOMING", "APPROACH", "GRASP", "LIFT", "VERIFY", "PLACE"]
@@ -40,7 +41,7 @@ class Rig:
     """What is around a runtime: virtual time, and a camera, a policy, a bus and a recorder that work unless their hook has other plans."""
 
     def __init__(self, **hooks: Callable[["Rig"], Any]) -> None:
-        self.now_s = 1000.0
+        self.now_s = START_S
         self.hooks = hooks
         self.calls = {"camera": 0, "policy": 0, "bus": 0, "recorder": 0, "clock": 0}
         self.records: list[TickRecord] = []
@@ -69,6 +70,7 @@ class FakeClock:
         return self.rig.now_s
 
     def sleep_until(self, deadline_s: float) -> None:
+        assert deadline_s < START_S + 300.0, "the run does not end"
         self.rig.now_s = max(self.rig.now_s, deadline_s)
         self.rig.hook("clock")
 
@@ -573,7 +575,7 @@ def random_faults(seed: int) -> Iterator[tuple[str, Callable[[Rig], Any]]]:
     lengths_s = np.stack([rng.uniform(0.02, 2.0, 200), rng.uniform(0.02, 0.5, 200)], axis=1)  # without, with
     chosen = {"camera": rng.choice([name for name in FAULTS if FAULTS[name][0] == "camera"]), "policy": "action refused"}
     for part, name in chosen.items():
-        windows = 1000.0 + np.cumsum(rng.permuted(lengths_s, axis=0))
+        windows = START_S + np.cumsum(rng.permuted(lengths_s, axis=0))
 
         def hook(rig: Rig, part: str = part, name: str = str(name), windows: np.ndarray = windows) -> Any:
             is_faulty = np.searchsorted(windows, rig.now_s) % 2

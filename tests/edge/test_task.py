@@ -178,6 +178,15 @@ def test_what_the_gate_cuts_is_not_asked_for_later(move: tuple[float, float]) ->
     assert state.goal.x_m == pytest.approx(2.0 * SCALE_M * move[0], abs=1e-9)
 
 
+@pytest.mark.parametrize("excess", [1.0, math.nextafter(1.0, 2.0), 1.7, 1e30])
+def test_an_action_beyond_one_moves_no_further_than_one(excess: float) -> None:
+    sent = JointCommand(*kinematics.solve(ToolPose(0.0, 0.11, 0.04, 0.0, EPISODE.yaw_rad), TASK.mount), EPISODE.open_m)
+    for sign in (1.0, -1.0):
+        state = TASK.begin(Phase.APPROACH, sent)._replace(step=70)
+        goal = TASK.tick(state, sent, sign * np.array([excess, excess]))[0].goal
+        assert (goal.x_m, goal.y_m) == pytest.approx((sign * SCALE_M, 0.11 + sign * SCALE_M), abs=1e-9)
+
+
 def test_a_full_action_moves_the_tool_by_its_scale() -> None:
     sent = resting(JointCommand(*kinematics.solve(ToolPose(0.0, 0.11, 0.04, 0.0, EPISODE.yaw_rad), TASK.mount), EPISODE.open_m))
     for x, y in ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.5), (0.2, -1.0)):

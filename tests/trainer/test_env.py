@@ -111,7 +111,9 @@ def test_an_episode_ends_after_exactly_its_steps(act: Act, env: DofbotGrasp) -> 
     assert [step[2] for step in steps] == [False] * (EPISODE.steps - 1) + [True]
     assert not any(step[3] for step in steps)
     assert all(step[4] == {} for step in steps[:-1])
-    assert set(steps[-1][4]) == {"is_success", "miss_m"}
+    info = steps[-1][4]
+    assert set(info) == {"is_success", "miss_m", "cause"}
+    assert (info["cause"] == "") == info["is_success"]
 
 
 def test_the_expert_grasps_and_one_who_stays_away_does_not(env: DofbotGrasp) -> None:
@@ -120,6 +122,7 @@ def test_the_expert_grasps_and_one_who_stays_away_does_not(env: DofbotGrasp) -> 
     away = play(env, lambda env: -expert(env), seed=0)[-1][4]
     assert away["is_success"] is False
     assert away["miss_m"] > 0.02
+    assert away["cause"] == "missed"
 
 
 def test_the_miss_is_how_far_the_tool_was_off_when_it_closed(env: DofbotGrasp) -> None:
@@ -199,7 +202,8 @@ def test_success_needs_the_whole_hold(ticks: int, success: bool, env: DofbotGras
 
 def test_a_block_that_slips_is_no_success(env: DofbotGrasp) -> None:
     slippery = Scene((Block(0.0, 0.1, friction=0.0),))
-    assert play(env, options={"scene": slippery})[-1][4]["is_success"] is False
+    info = play(env, options={"scene": slippery})[-1][4]
+    assert (info["is_success"], info["cause"]) == (False, "slipped")
 
 
 # --- repetition

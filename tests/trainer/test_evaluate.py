@@ -15,13 +15,19 @@ pytest.importorskip("pybullet")
 
 from edge.errors import PolicyError  # noqa: E402
 from trainer.env import DofbotGrasp  # noqa: E402
-from trainer.evaluate import Outcome, evaluate, misses_mm, open_policy, play, summarise, wilson, write_csv  # noqa: E402
+from trainer.evaluate import Outcome, causes, evaluate, misses_mm, open_policy, play, summarise, wilson, write_csv  # noqa: E402
 
 
 @pytest.mark.parametrize(
     ("successes", "episodes", "low", "high"),
     # scipy.stats.binomtest(…).proportion_ci(method="wilson")
-    [(10, 10, 0.7224672, 1.0), (297, 300, 0.9710165, 0.9965934), (990, 1000, 0.9816905, 0.9945592), (0, 50, 0.0, 0.0713476), (0, 0, 0.0, 1.0)],
+    [
+        (10, 10, 0.7224672, 1.0),
+        (297, 300, 0.9710165, 0.9965934),
+        (990, 1000, 0.9816905, 0.9945592),
+        (0, 50, 0.0, 0.0713476),
+        (0, 0, 0.0, 1.0),
+    ],
 )
 def test_wilson_interval(successes, episodes, low, high):
     assert wilson(successes, episodes) == pytest.approx((low, high), abs=2e-6)
@@ -36,13 +42,18 @@ def test_interval_holds_the_proportion_and_narrows(episodes, data):
     assert wider_high[1] - wider_high[0] < wider_low[1] - wider_low[0]
 
 
-OUTCOMES = [Outcome(7, 0.012345, 0.1, -0.5, True, 0.0012), Outcome(8, -0.05, 0.125, 0.0, False, 0.02), Outcome(9, 0.0, 0.075, 0.7, True, 0.003)]
+OUTCOMES = [
+    Outcome(7, 0.012345, 0.1, -0.5, True, 0.0012),
+    Outcome(8, -0.05, 0.125, 0.0, False, 0.02, "pushed"),
+    Outcome(9, 0.0, 0.075, 0.7, True, 0.003),
+]
 
 
 def test_record_counts_the_outcomes():
     record = summarise(OUTCOMES, "clean")
     assert (record.suite, record.episodes, record.successes) == ("clean", 3, 2)
     assert record.interval_95 == wilson(2, 3)
+    assert causes(OUTCOMES) == {"pushed": 1}
     assert misses_mm(OUTCOMES) == pytest.approx({"p50": 3.0, "p95": 18.3, "max": 20.0})
 
 
@@ -52,6 +63,7 @@ def test_csv_holds_every_episode(tmp_path):
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == Outcome._fields
     assert [(int(row["seed"]), row["is_success"]) for row in rows] == [(7, "1"), (8, "0"), (9, "1")]
+    assert [row["cause"] for row in rows] == ["", "pushed", ""]
     assert float(rows[0]["block_x_m"]) == pytest.approx(0.012345, abs=1e-5)
 
 

@@ -88,6 +88,14 @@ def test_a_box_is_seen_where_it_is_and_as_deep_as_it_is() -> None:
     assert on_top.sum() > 50
 
 
+@pytest.mark.parametrize("kind", [BOX, CYLINDER])
+def test_from_inside_a_thing_one_sees_what_is_behind_it(kind: int) -> None:
+    around = (kind, np.full(3, 0.03), placed(0.0, 0.0, 0.2))
+    assert (render(looking_down(0.2), [around]) == np.float32(0.2)).all()
+    overhead = (kind, np.full(3, 0.03), placed(0.0, 0.0, 0.3))
+    assert (render(looking_down(0.2), [overhead]) == np.float32(0.2)).all()
+
+
 def test_a_cylinder_is_seen_where_it_is_and_as_deep_as_it_is() -> None:
     right, down = rays()
     depth_m = render(looking_down(0.2), [(CYLINDER, np.array([0.02, 0.02, 0.02]), placed(0.01, -0.005, 0.02))])

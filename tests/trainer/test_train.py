@@ -205,7 +205,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(run_folder):
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     """As a terminal sends it: to the whole process group, wherever the processes are."""
     program = "import sys, typer; from trainer.cli import register; app = typer.Typer(); register(app); app()"
-    command = [sys.executable, "-c", program, "train", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-c", program, "train", "--no-demos", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline_s = time.monotonic() + 60.0
     while len(runlog.read(tmp_path / "run")) < 1 and time.monotonic() < deadline_s:
@@ -273,7 +273,7 @@ def test_what_a_run_fixed_is_not_asked_for_again(finished, option):
 
 def test_export_measures_and_writes_everything_beside_the_policy(run_folder, tmp_path, capfd):
     out = tmp_path / "new" / "policy.onnx"
-    dofbot("export", run_folder, "--out", out, "--episodes", 3, "--randomised")
+    dofbot("export", run_folder, "--out", out, "--episodes", 3, "--suite", "clean", "--suite", "randomised")
     text = capfd.readouterr().out
     assert "clean: 0 of 3 grasped" in text
     assert "argv" not in text
@@ -290,11 +290,13 @@ def test_export_measures_and_writes_everything_beside_the_policy(run_folder, tmp
     assert out.read_bytes() == before
 
     dofbot("eval", out, "--episodes", 3, "--json", "--out", tmp_path / "eval")
-    result = msgspec.json.decode(capfd.readouterr().out)  # JSON and nothing else
+    (result,) = msgspec.json.decode(capfd.readouterr().out)["suites"]  # JSON and nothing else
     assert (result["suite"], result["episodes"], result["successes"]) == ("clean", 3, 0)
     assert result["interval_95"] == list(contract.evaluation[0].interval_95)
     assert result["misses_mm"]["p50"] <= result["misses_mm"]["max"]
-    assert (tmp_path / "eval" / "map.png").stat().st_size > 1000
+    assert sum(result["causes"].values()) == 3
+    assert (tmp_path / "eval" / "clean.png").stat().st_size > 1000
+    assert (tmp_path / "eval" / "clean.csv").read_text() == (out.parent / "policy.csv").read_text()
 
 
 def test_an_interrupted_export_leaves_no_policy(run_folder, tmp_path):
@@ -303,5 +305,5 @@ def test_an_interrupted_export_leaves_no_policy(run_folder, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        publish(run_folder, tmp_path / "p.onnx", {"clean": 0.0}, 8, interrupted)
+        publish(run_folder, tmp_path / "p.onnx", ["clean"], 8, interrupted)
     assert not (tmp_path / "p.onnx").exists()

@@ -68,6 +68,7 @@ class Collector:
     """A `Rollout` in a process of its own; `request` and `result` come in pairs, so runs repeat exactly."""
 
     def __init__(self, make_env: MakeEnv, n_envs: int, seed: tuple[int, ...]) -> None:
+        self.n_envs = n_envs
         context = mp.get_context("spawn")  # a forked torch may hang on its own locks
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make_env, n_envs, seed), daemon=True)
