@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+import urdf
 from edge import __version__
 from edge import config as configuration
 from edge.errors import ConfigError, DofbotError, MissingExtraError, UnreachableError
@@ -74,7 +75,7 @@ def run(
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
     settings = configuration.load(config) if config else configuration.Config()
-    policy = load(Path(settings.run.policy), Expectation(settings.mount))
+    policy = load(Path(settings.run.policy), Expectation(settings.mount, urdf.dofbot_sha256()))
     try:
         task = GraspTask(policy.contract, settings.run.place_in_table_m)
     except UnreachableError as error:

@@ -34,7 +34,9 @@ def locate_digest(data: bytes) -> int:
     """Offset of the digest's digits in a policy file; raises `PolicyError` unless there is exactly one."""
     count = data.count(_DIGEST_ENTRY)
     if count != 1:
-        raise PolicyError(f"not a dofbot-grasp policy: found {count} {DIGEST_KEY} entries, expected 1; write it with 'dofbot export'")
+        raise PolicyError(
+            f"not a dofbot-grasp policy, or cut short: found {count} {DIGEST_KEY} entries, expected 1; copy it again, or run 'dofbot export'"
+        )
     return data.index(_DIGEST_ENTRY) + len(_DIGEST_ENTRY)
 
 

@@ -70,7 +70,7 @@ def train(
         raise DofbotError(f"{out} has a training run already; go on with --resume {out}, or give another --out")
     goal = until_success if until_success is not None else 0.0 if is_sb3 else UNTIL_SUCCESS
     with _extra("trainer"):
-        from trainer import plots, runlog
+        from trainer import checkpoint, plots, runlog
         from trainer.sac.sac import Settings
 
         start, go_on = _algorithm(is_sb3)
@@ -79,14 +79,14 @@ def train(
         with _quiet():
             ending, last = go_on(resume, steps, goal)
     else:
-        wanted: dict[str, Any] = {"seed": seed, "curriculum": curriculum, "randomisation": randomisation}
-        wanted |= {"env_steps": steps} if steps else {}
-        wanted |= {} if demos else {"demo_episodes": 0}
-        wanted |= {} if auxiliary else {"auxiliary": 0.0}
+        changed = {"env_steps": steps, "demo_episodes": None if demos else 0, "auxiliary": None if auxiliary else 0.0}
+        given: dict[str, Any] = {name: value for name, value in changed.items() if value is not None}
+        settings = Settings(seed=seed, curriculum=curriculum, randomisation=randomisation, **given)
         with _quiet():
-            ending, last = start(out, Settings(**wanted), goal)
-    plots.curve(runlog.read(out), out / "curve.png")
-    typer.echo(f"{ending} after {last.env_steps:,} steps, {last.wall_s:.0f} s, training success {last.success:.1%}; all in {out}")
+            ending, last = start(out, settings, goal)
+    with checkpoint.writing(out / "curve.png"):
+        plots.curve(runlog.read(out), out / "curve.png")
+    typer.echo(f"{ending} after {last.env_steps:,} steps and {last.wall_s:.0f} s of training; all in {out}")
     if ending == "interrupted":
         typer.echo(f"go on with: dofbot train --resume {out}")
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional
 
 from edge.contract import Contract
-
 from trainer.env import DofbotGrasp
 from trainer.evaluate import Act
 from trainer.sac.collector import Collector
@@ -58,5 +57,3 @@ def expert_of(state: torch.Tensor, contract: Contract) -> torch.Tensor:
     """(n, 2) what `DofbotGrasp.expert_action` does in privileged states (n, …), without noise."""
     move = 0.5 * 0.05 * state[:, :2] / contract.action.scale_m
     return move / move.abs().amax(1, keepdim=True).clamp(min=1.0)
-
-

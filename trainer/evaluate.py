@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from edge.contract import Evaluation
 from edge.messages import Float32
 from trainer.env import DofbotGrasp
 from trainer.suites import NOISE_SWEEP, SUITES
+
+if TYPE_CHECKING:
+    from torch import nn
 
 DRAWS = SUITES | NOISE_SWEEP
 SEED = 1_000_000  # of the first evaluation episode; training never gets there
@@ -85,6 +88,31 @@ def open_policy(path: Path, suite: str = "clean") -> tuple[DofbotGrasp, Act]:
     env = DofbotGrasp(policy.contract)
     env.draw = DRAWS[suite]
     return env, policy.act
+
+
+def open_actor(path: Path, suite: str = "clean") -> tuple[DofbotGrasp, Act]:
+    """The actor of a checkpoint, not exported, and a world with a suite's scenes."""
+    from trainer.publish import open_trained  # brings torch, which a policy file does without
+
+    trained = open_trained(path)
+    env = DofbotGrasp(trained.contract)
+    env.draw = DRAWS[suite]
+    return env, act_of(trained.actor)
+
+
+def act_of(actor: "nn.Module") -> Act:
+    """A torch actor as numpy in, numpy out."""
+    import torch
+
+    torch.set_num_threads(1)
+    actor.eval()
+
+    def act(depth: Float32, proprio: Float32) -> Float32:
+        with torch.no_grad():
+            action: Float32 = actor(torch.from_numpy(depth[None, None]), torch.from_numpy(proprio[None]))[0].numpy()
+        return action
+
+    return act
 
 
 def evaluate(open_: Open, episodes: int, seed: int = SEED, workers: int | None = None) -> Generator[Outcome]:

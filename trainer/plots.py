@@ -1,5 +1,6 @@
 """Pictures of a training run and of an evaluation."""
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,27 @@ def success_map(outcomes: list[Outcome], contract: Contract, title: str, path: P
     axes.set_title(f"{title}: {successes} of {len(outcomes)} grasped (95 % interval {low:.1%} to {high:.1%})")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=5)
+    figure.savefig(path, dpi=130)
+
+
+def study(table: Path, path: Path) -> None:
+    """Success on fresh blocks against training time: a colour for each variant, a line for each seed; `trainer.study` writes the table."""
+    with table.open(newline="") as file:
+        rows = [
+            (variant, int(seed), float(wall_s) / 60.0, int(successes) / int(episodes))
+            for variant, seed, _, wall_s, successes, episodes in csv.reader(file)
+        ]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for number, variant in enumerate(dict.fromkeys(row[0] for row in rows)):
+        for seed in dict.fromkeys(row[1] for row in rows if row[0] == variant):
+            minutes, success = zip(*(row[2:] for row in rows if row[:2] == (variant, seed)), strict=True)
+            axes.plot(minutes, success, ".-", color=f"C{number}", alpha=0.7, label=variant if seed == 0 else None)
+    axes.axhline(0.99, color="0.6", linewidth=0.8, linestyle="--")
+    axes.set(xlabel="minutes of training", ylabel="fresh blocks grasped", xlim=(0, None), ylim=(0.0, 1.02))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
     figure.savefig(path, dpi=130)
 
 

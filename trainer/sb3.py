@@ -219,7 +219,8 @@ def _save(out: Path, header: checkpoint.Header, model: SAC, wall_s: float) -> No
     model.dofbot_wall_s = wall_s  # type: ignore[attr-defined]
     memory = io.BytesIO()
     model.save(memory)
-    checkpoint.write_atomically(out / NAME, memory.getvalue())
+    for path in (out / NAME, out / "actors" / f"{model.num_timesteps}.zip"):
+        checkpoint.write_atomically(path, memory.getvalue())
 
 
 def _load_replay(path: Path, buffer: Any) -> None:

@@ -1,6 +1,5 @@
 """The task that we train: every number of the contract, once, with its reason."""
 
-import hashlib
 import math
 
 import numpy as np
@@ -62,7 +61,7 @@ def contract() -> Contract:
         robot=Robot(
             name="dofbot",
             joints=robot.JOINT_NAMES,
-            urdf_sha256=hashlib.sha256(urdf.DOFBOT.read_bytes()).hexdigest(),
+            urdf_sha256=urdf.dofbot_sha256(),
             base_height_m=0.388,
             inverted=True,
         ),

@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from trainer import checkpoint, plots, runlog
+from trainer import plots, runlog
 from trainer.evaluate import evaluate, open_actor, summarise
 
 GOAL = 0.99

@@ -12,15 +12,13 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
-import torch
 from torch import nn
 
 from edge.contract import Contract
 from edge.errors import DofbotError
-from edge.messages import Float32
 from trainer import checkpoint, spec
 from trainer.env import DofbotGrasp
-from trainer.evaluate import Act, Open, evaluate
+from trainer.evaluate import Act, Open, act_of, evaluate
 from trainer.runlog import EVERY_STEPS, Row, RunLog
 from trainer.sac.collector import Collector
 from trainer.sac.sac import N_ENVS, Learner, NotFiniteError, Progress, Settings, train
@@ -127,7 +125,7 @@ def more_steps(header: checkpoint.Header, env_steps: int | None, done: int) -> c
 
 def opener(actor: nn.Module, contract: Contract, randomisation: float) -> Open:
     """Opens an actor as it is now, with a world, in another process; for `trainer.evaluate`."""
-    return partial(_open_actor, pickle.dumps(actor), contract, randomisation)  # bytes: torch would share a tensor's memory
+    return partial(_unpickle, pickle.dumps(actor), contract, randomisation)  # bytes: torch would share a tensor's memory
 
 
 @contextlib.contextmanager
@@ -176,13 +174,5 @@ def _run(out: Path, header: checkpoint.Header, learner: Learner, until_success: 
     return run.ending, last
 
 
-def _open_actor(pickled: bytes, contract: Contract, randomisation: float) -> tuple[DofbotGrasp, Act]:
-    torch.set_num_threads(1)
-    actor = pickle.loads(pickled).eval()
-
-    def act(depth: Float32, proprio: Float32) -> Float32:
-        with torch.no_grad():
-            action: Float32 = actor(torch.from_numpy(depth[None, None]), torch.from_numpy(proprio[None]))[0].numpy()
-        return action
-
-    return DofbotGrasp(contract, randomisation=randomisation), act
+def _unpickle(pickled: bytes, contract: Contract, randomisation: float) -> tuple[DofbotGrasp, Act]:
+    return DofbotGrasp(contract, randomisation=randomisation), act_of(pickle.loads(pickled))

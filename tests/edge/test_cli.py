@@ -475,6 +475,19 @@ def test_a_signal_parks_the_arm_first(number, desk, process) -> None:
     assert figures["resident_mb"] < 120.0
 
 
+def test_a_bus_that_is_lost_ends_in_safe_with_one_sentence(desk, process) -> None:
+    def gone(_: float) -> None:
+        raise OSError("unplugged")
+
+    desk.world.step = gone  # type: ignore[method-assign]
+    out, err = process.communicate(timeout=20.0)
+    assert process.returncode == 3
+    assert out.endswith("stopped: SAFE\n")
+    assert err.startswith("ERROR SAFE: the connection to the simulator on port ")
+    assert err.endswith("; servos released\n")
+    assert err.count("\n") == 1
+
+
 def test_a_second_ctrl_c_lets_go_at_once(desk, process) -> None:
     process.send_signal(signal.SIGINT)
     time.sleep(0.15)

@@ -61,6 +61,7 @@ def test_a_resumed_run_has_its_weights_counters_and_replay(finished):
         for name in ("depth", "proprio", "next_depth", "actions", "rewards", "dones"):
             assert np.array_equal(arrays[name][:120], kept[name])
     assert [row.env_steps for row in runlog.read(finished)] == [640, 1600]
+    assert {path.name for path in (finished / "actors").iterdir()} == {"960.zip", "1600.zip"}
 
 
 def test_its_actor_becomes_a_policy_file(finished, tmp_path):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from edge.errors import ConfigError, DofbotError  # noqa: E402
 from edge.policy import load as load_policy  # noqa: E402
 from trainer import checkpoint, cli, runlog, spec  # noqa: E402
 from trainer import train as front  # noqa: E402
-from trainer.evaluate import Outcome  # noqa: E402
+from trainer.evaluate import Outcome, evaluate, open_actor  # noqa: E402
 from trainer.publish import open_trained, publish  # noqa: E402
 from trainer.runlog import Row, RunLog  # noqa: E402
 from trainer.sac.sac import Learner, NotFiniteError, Settings  # noqa: E402
@@ -74,6 +75,8 @@ def test_a_run_leaves_curve_checkpoint_actor_and_scalars(finished):
     stored = checkpoint.load(finished / "actors" / "1280.pt")
     assert stored.learner is None
     assert equal(stored.actor, checkpoint.load(finished / checkpoint.NAME).actor)
+    outcomes = evaluate(partial(open_actor, finished / "actors" / "1280.pt"), 3, workers=1)
+    assert [outcome.is_success for outcome in outcomes] == [False] * 3  # it has learnt for 38 chunks
     assert list((finished / "tensorboard").glob("events.*"))
 
 
