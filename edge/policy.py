@@ -35,7 +35,7 @@ def locate_digest(data: bytes) -> int:
     count = data.count(_DIGEST_ENTRY)
     if count != 1:
         raise PolicyError(
-            f"not a dofbot-grasp policy, or cut short: found {count} {DIGEST_KEY} entries, expected 1; copy it again, or run 'dofbot export'"
+            f"not a dofbot-grasp policy, or cut short: found {count} {DIGEST_KEY} entries, expected 1; copy it again or run 'dofbot export'"
         )
     return data.index(_DIGEST_ENTRY) + len(_DIGEST_ENTRY)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import edge
 from edge import contract as edge_contract
 from edge.contract import Contract
 from edge.errors import DofbotError
+from trainer.files import write_atomically
 from trainer.sac.sac import Learner, NotFiniteError, Settings
 
 FORMAT = 1
@@ -99,22 +99,6 @@ def check_contract(path: Path, found: Contract, expected: Contract) -> None:
         )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """After a crash, a power cut or with a full disk `path` holds the old content or the new, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns an `OSError` into one sentence."""
@@ -150,7 +134,8 @@ def _write(path: Path, header: Header, learner: Learner, state: dict[str, Any] |
     }
     memory = io.BytesIO()  # torch's own file writer hides why a disk refused
     torch.save(content, memory)
-    write_atomically(path, memory.getvalue())
+    with writing(path):
+        write_atomically(path, memory.getvalue())
 
 
 def _difference(found: Any, expected: Any, where: str = "") -> tuple[str, Any, Any] | None:

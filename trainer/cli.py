@@ -1,8 +1,6 @@
 """The verbs `train`, `export` and `eval`. Nothing heavy is imported before one of them runs."""
 
 import contextlib
-import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from edge.contract import Evaluation
     from trainer.evaluate import Outcome
 
-UNTIL_SUCCESS = 0.99
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _FIXED_BY_RESUME = ("algo", "out", "seed", "demos", "auxiliary", "curriculum", "randomisation")
 _OURS_ALONE = ("demos", "auxiliary", "curriculum")
@@ -56,11 +53,10 @@ def train(
     demos: Annotated[bool, typer.Option(help="Half of each batch from a scripted expert's episodes.")] = True,
     auxiliary: Annotated[bool, typer.Option(help="Also learn to tell where the block is.")] = True,
     curriculum: Annotated[bool, typer.Option(help="Widen the spawn area in steps as success grows.")] = False,
-    randomisation: Strength = 0.0,
+    randomisation: Strength = 1.0,
     until_success: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Stop once so much of 300 fresh blocks is grasped; 0: never.", show_default="0.99; sb3: 0"),
-    ] = None,
+        float, typer.Option(min=0.0, max=1.0, help="Stop early once so much of 300 fresh blocks is grasped; 0: never.")
+    ] = 0.0,
 ) -> None:
     """Train a policy. Ctrl-C saves and stops; --resume goes on."""
     is_sb3 = algo == "sb3" if resume is None else resume.suffix == ".zip" or (resume / "checkpoint.zip").exists()
@@ -68,7 +64,6 @@ def train(
     _refuse(context, _OURS_ALONE if is_sb3 else (), "is for --algo sac alone")
     if resume is None and any(out.glob("checkpoint.*")):
         raise DofbotError(f"{out} has a training run already; go on with --resume {out}, or give another --out")
-    goal = until_success if until_success is not None else 0.0 if is_sb3 else UNTIL_SUCCESS
     with _extra("trainer"):
         from trainer import checkpoint, plots, runlog
         from trainer.sac.sac import Settings
@@ -76,14 +71,12 @@ def train(
         start, go_on = _algorithm(is_sb3)
     if resume is not None:
         out = resume if resume.is_dir() else resume.parent
-        with _quiet():
-            ending, last = go_on(resume, steps, goal)
+        ending, last = go_on(resume, steps, until_success)
     else:
         changed = {"env_steps": steps, "demo_episodes": None if demos else 0, "auxiliary": None if auxiliary else 0.0}
         given: dict[str, Any] = {name: value for name, value in changed.items() if value is not None}
         settings = Settings(seed=seed, curriculum=curriculum, randomisation=randomisation, **given)
-        with _quiet():
-            ending, last = start(out, settings, goal)
+        ending, last = start(out, settings, until_success)
     with checkpoint.writing(out / "curve.png"):
         plots.curve(runlog.read(out), out / "curve.png")
     typer.echo(f"{ending} after {last.env_steps:,} steps and {last.wall_s:.0f} s of training; all in {out}")
@@ -103,8 +96,7 @@ def export(
     """Write a trained policy as one .onnx file with its contract, and beside it how well it does."""
     with _extra("trainer"):
         from trainer.publish import publish
-    with _quiet():
-        contract = publish(source, out, _named(suite), episodes, lambda outcomes: _watched(outcomes, episodes), force)
+    contract = publish(source, out, _named(suite), episodes, lambda outcomes: _watched(outcomes, episodes), force)
     for record in contract.evaluation:
         typer.echo(f"{record.suite}: {_in_words(record)}")
     typer.echo(f"{out} written, with {out.stem}.csv and {out.stem}.png beside it")
@@ -131,8 +123,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     for name in _named(suite):
         began_s = time.monotonic()
-        with _quiet():
-            outcomes = list(_watched(evaluation.evaluate(partial(evaluation.open_policy, policy, name), episodes, first), episodes))
+        outcomes = list(_watched(evaluation.evaluate(partial(evaluation.open_policy, policy, name), episodes, first), episodes))
         measured = {
             "misses_mm": evaluation.misses_mm(outcomes),
             "causes": evaluation.causes(outcomes),
@@ -174,20 +165,6 @@ def _algorithm(is_sb3: bool) -> tuple[Any, Any]:
     from trainer import train
 
     return train.train_sac, train.resume_sac
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Swallows what C code of this and of child processes prints to stdout: PyBullet greets with 'argv[0]='."""
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
 
 
 @contextlib.contextmanager

@@ -3,9 +3,7 @@
 The first part keeps real time, so that its timing means something; the second runs as fast as it can, and is filmed.
 """
 
-import ctypes
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -64,8 +62,8 @@ def run(settings: Settings, as_json: bool) -> bool:
     began_s = time.monotonic()
     contract = load(settings.policy).contract
     settings.out.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        from trainer.film import Film, draw_map
+    from trainer.film import Film, draw_map
+
     parts = {"real": settings.real, "virtual": settings.grasps - settings.real}
     with _hosted(contract, settings.seed) as (desk, server), _progress(settings, parts, desk) as show:
         summaries = {"real": _run_part("real", settings, server.port, contract, show)}
@@ -90,24 +88,6 @@ def run(settings: Settings, as_json: bool) -> bool:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Import and set up PyBullet without what it says from C: its build date, its arguments."""
-    libc, silence = ctypes.CDLL(None), os.open(os.devnull, os.O_WRONLY)
-    sys.stdout.flush()
-    kept = [(fd, os.dup(fd)) for fd in (1, 2)]
-    for fd, _ in kept:
-        os.dup2(silence, fd)
-    try:
-        yield
-    finally:
-        libc.fflush(None)  # C's own buffer would be written when the process ends
-        for fd, copy in kept:
-            os.dup2(copy, fd)
-            os.close(copy)
-        os.close(silence)
-
-
-@contextmanager
 def _hosted(contract: Contract, seed: int) -> Iterator[tuple[Any, Any]]:
     """A desk, and its server on a free loopback port, both in a thread of their own: PyBullet is used from no other."""
     ready: queue.Queue[Any] = queue.Queue()
@@ -115,11 +95,10 @@ def _hosted(contract: Contract, seed: int) -> Iterator[tuple[Any, Any]]:
 
     def serve() -> None:
         try:
-            with quiet():
-                from trainer.desk import Desk
-                from trainer.server import SimulatorServer
+            from trainer.desk import Desk
+            from trainer.server import SimulatorServer
 
-                desk = Desk(contract, seed)
+            desk = Desk(contract, seed)
             server = SimulatorServer(desk)
         except Exception as error:
             ready.put(error)

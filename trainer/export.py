@@ -3,10 +3,8 @@
 The result is opened by `edge.policy` before anything is written, so a file that a robot would refuse never comes to be.
 """
 
-import contextlib
 import copy
 import io
-import os
 import warnings
 import zlib
 from pathlib import Path
@@ -22,6 +20,7 @@ from edge.contract import Contract, Golden, encode
 from edge.errors import PolicyError
 from edge.messages import Float32
 from edge.policy import CONTRACT_KEY, DIGEST_DIGITS, DIGEST_KEY, from_bytes, stamp
+from trainer.files import write_atomically
 
 OPSET = 17  # IR version 8: onnxruntime 1.13 of 2022 and later load it
 MAX_BYTES = 10_000_000  # 10 MB; a 64×64 actor has about 1 MB
@@ -55,7 +54,10 @@ def export_onnx(actor: nn.Module, contract: Contract, examples: Examples, path: 
     error = from_bytes(data).golden_error
     if error > PARITY:
         raise PolicyError(f"onnxruntime differs from torch by {error:.2g}, expected at most {PARITY:.2g}; check the actor's operations")
-    _write_atomically(path, data)
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise PolicyError(f"cannot write {path} ({error.strerror}); check its folder, permissions and free space") from None
     return contract
 
 
@@ -110,25 +112,3 @@ def _with_metadata(graph: bytes, contract: Contract) -> bytes:
 
 def _pack(array: Float32) -> bytes:
     return zlib.compress(array.astype("<f4").tobytes(), 9)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """After a crash or power cut `path` holds the old content or the new, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # the new name is on the disk only after this
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise PolicyError(f"cannot write {path} ({error.strerror}); check its folder, permissions and free space") from None
-    finally:
-        with contextlib.suppress(OSError):  # gone already, or never there; the error above says more
-            temporary.unlink()

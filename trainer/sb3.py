@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from edge.errors import DofbotError
 from trainer import checkpoint, spec
+from trainer.files import write_atomically
 from trainer.runlog import Row, RunLog
 from trainer.sac.networks import Encoder, halve
 from trainer.sac.sac import N_ENVS, WINDOW, Settings
@@ -214,13 +215,15 @@ def _save(out: Path, header: checkpoint.Header, model: SAC, wall_s: float) -> No
         arrays.update({f"{prefix}{name}": values[:filled] for name, values in observations.items()})
     memory = io.BytesIO()
     np.savez(memory, pos=buffer.pos, full=buffer.full, **arrays)
-    checkpoint.write_atomically(out / REPLAY_NAME, memory.getvalue())
+    with checkpoint.writing(out / REPLAY_NAME):
+        write_atomically(out / REPLAY_NAME, memory.getvalue())
     model.dofbot_header = msgspec.json.encode(header).decode()  # type: ignore[attr-defined]
     model.dofbot_wall_s = wall_s  # type: ignore[attr-defined]
     memory = io.BytesIO()
     model.save(memory)
     for path in (out / NAME, out / "actors" / f"{model.num_timesteps}.zip"):
-        checkpoint.write_atomically(path, memory.getvalue())
+        with checkpoint.writing(path):
+            write_atomically(path, memory.getvalue())
 
 
 def _load_replay(path: Path, buffer: Any) -> None:

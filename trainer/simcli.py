@@ -23,14 +23,11 @@ def simulate(
     """Serve a simulated arm, camera and desk until Ctrl-C; `dofbot run` drives it like a real one."""
     from edge.policy import load
     from trainer import spec
-    from trainer.demo import quiet
+    from trainer.desk import Desk
     from trainer.server import SimulatorServer
 
     contract = load(policy).contract if policy else spec.contract()
-    with quiet():
-        from trainer.desk import Desk
-
-        desk = Desk(contract, seed)
+    desk = Desk(contract, seed)
     server = SimulatorServer(desk, port)
     typer.echo(f"simulated DOFBOT (PyBullet; no hardware is touched) on 127.0.0.1:{server.port}, seed {seed}; Ctrl-C ends it")
     try:

@@ -15,12 +15,14 @@ from edge.errors import MissingExtraError
 from edge.kinematics import Mount
 from edge.messages import Float32, Float64, JointCommand
 from trainer.blocks import Block, Blocks
+from trainer.quiet import quiet
 from trainer.render import BOX, CYLINDER, DepthRenderer, Shape
 from trainer.servo_model import ServoModel, ServoQuirks
 
 try:
-    import pybullet as bullet
-    from pybullet_utils.bullet_client import BulletClient
+    with quiet():
+        import pybullet as bullet
+        from pybullet_utils.bullet_client import BulletClient
 except ModuleNotFoundError:
     raise MissingExtraError("pybullet", "sim") from None
 
@@ -59,7 +61,8 @@ class World:
         self._always_step = always_step
         self.mount = Mount(contract.robot.base_height_m, contract.robot.inverted)
         self.now_s = 0.0
-        self._bullet = BulletClient(connection_mode=bullet.DIRECT)
+        with quiet():
+            self._bullet = BulletClient(connection_mode=bullet.DIRECT)
         client = self._bullet
         client.setGravity(0.0, 0.0, -9.81)
         client.setPhysicsEngineParameter(fixedTimeStep=1.0 / PHYSICS_HZ, numSolverIterations=30, deterministicOverlappingPairs=1)
