@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.demo import quiet
+from trainer.quiet import quiet
 
 
 def main() -> None:
