@@ -4,12 +4,14 @@ It is one JSON document in the ONNX metadata, and the only source of the task's 
 Types only; the values that we train with are in `trainer/spec.py`. SI units, table frame (see `edge.messages`).
 """
 
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import Meta, Struct
 
-from edge.messages import Intrinsics
+from edge.errors import PolicyError
+from edge.messages import Float32, Intrinsics
 
 SCHEMA_VERSION = 1
 
@@ -30,6 +32,14 @@ class DepthInput(_Part, frozen=True):
     far_m: Positive  # maps to 1; everything beyond is 1
     invalid_value: float  # what a pixel without depth becomes
     max_invalid_fraction: Annotated[float, Meta(ge=0.0, le=1.0)]  # a frame with more is refused
+
+
+class BlockInput(_Part, frozen=True):
+    """How the block's position becomes the network's input: (1, 3) float32 metres, x, y, z of its centre in the table frame."""
+
+    name: str
+    min_in_table_m: Point  # a position outside this box is refused
+    max_in_table_m: Point
 
 
 class VirtualCamera(_Part, frozen=True):
@@ -100,7 +110,7 @@ class Training(_Part, frozen=True):
     env_steps: int
     wall_s: float
     randomisation: float  # strength 0…1
-    variant: str  # 'depth' or 'xyz'
+    variant: str  # as `Contract.variant`
 
 
 class Evaluation(_Part, frozen=True):
@@ -112,22 +122,34 @@ class Evaluation(_Part, frozen=True):
     interval_95: tuple[float, float]  # Wilson score interval of the success rate
 
 
-class Golden(_Part, frozen=True):
+class Golden(_Part, frozen=True, omit_defaults=True):
     """Inputs and the action they must give, to within `tolerance`; arrays are zlib-compressed little-endian float32."""
 
     tolerance: Positive
-    depth: bytes  # (n, 1, height, width)
+    depth: bytes | None  # (n, 1, height, width); None where the policy sees the block's position
     proprio: bytes  # (n, n_fields)
     action: bytes  # (n, n_actions)
     count: Annotated[int, Meta(gt=0, le=256)]
+    block: bytes | None = None  # (n, 3)
 
 
-class Contract(_Part, frozen=True):
+class Sight(NamedTuple):
+    """What a policy sees, its first input, whichever it is."""
+
+    field: str  # of the contract, of golden vectors and of the environment's observations: 'depth' or 'block'
+    wanted: DepthInput | BlockInput
+    shape: tuple[int, ...]  # (height, width), or (3,)
+    tensor_shape: tuple[int, ...]  # the same in the graph: (1, 1, height, width), or (1, 3)
+    low: Float32  # bounds that values must keep, each broadcast to `shape`
+    high: Float32
+
+
+class Contract(_Part, frozen=True, omit_defaults=True):
     """Everything that a runtime must know, and check, before it lets a policy move an arm."""
 
     schema_version: int
-    depth: DepthInput
-    camera: VirtualCamera
+    depth: DepthInput | None  # of this and `block` exactly one is there
+    camera: VirtualCamera  # grasps are verified through it, whatever the policy sees
     proprio: ProprioInput
     action: ActionOutput
     episode: Episode
@@ -136,6 +158,24 @@ class Contract(_Part, frozen=True):
     training: Training | None = None
     evaluation: tuple[Evaluation, ...] = ()
     golden: Golden | None = None
+    block: BlockInput | None = None
+
+    @property
+    def variant(self) -> Literal["depth", "xyz"]:
+        """'depth' for a policy that sees depth images, 'xyz' for one that is told where the block is."""
+        return "depth" if self.block is None else "xyz"
+
+    @property
+    def sight(self) -> Sight:
+        """The policy's first input; raises `PolicyError` unless exactly one of `depth` and `block` is there."""
+        if self.depth is not None and self.block is None:
+            shape = (self.camera.intrinsics.height, self.camera.intrinsics.width)
+            return Sight("depth", self.depth, shape, (1, 1, *shape), np.zeros(1, np.float32), np.ones(1, np.float32))
+        if self.block is not None and self.depth is None:
+            low, high = (np.array(corner, np.float32) for corner in (self.block.min_in_table_m, self.block.max_in_table_m))
+            return Sight("block", self.block, (3,), (1, 3), low, high)
+        found = "neither" if self.depth is None else "both"
+        raise PolicyError(f"contract has {found} of depth and block, expected exactly one; export it again")
 
 
 def decode(document: str | bytes) -> Contract:

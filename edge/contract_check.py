@@ -62,13 +62,16 @@ def parse(document: str) -> Contract:
     # First, because another version's fields would be reported as missing or unknown.
     _enforce(iter([_Rule("schema_version", version == SCHEMA_VERSION, version, f"{SCHEMA_VERSION}")]))
     try:
-        return decode(document)
+        contract = decode(document)
     except msgspec.ValidationError as error:
         raise PolicyError(f"contract {_located(str(error), json.loads(document))}; {EXPORT_AGAIN}") from None
+    _ = contract.sight  # raises unless there is exactly one
+    return contract
 
 
 def check_contract(contract: Contract, expected: Expectation | None) -> None:
     """Raise `PolicyError` for the first rule the contract breaks, by itself or against this robot."""
+    _enforce(_sight_rules(contract))
     _enforce(_task_rules(contract))
     _enforce(_record_rules(contract))
     if expected is not None:
@@ -77,13 +80,13 @@ def check_contract(contract: Contract, expected: Expectation | None) -> None:
 
 def check_graph(contract: Contract, inputs: Tensors, outputs: Tensors) -> None:
     """Raise `PolicyError` unless the graph has exactly the tensors that the contract names."""
-    camera = contract.camera.intrinsics
-    proprio, action = contract.proprio, contract.action
-    _enforce(_tensor_rules("depth.name", contract.depth.name, inputs, "camera.intrinsics", (1, 1, camera.height, camera.width)))
+    sight, proprio, action = contract.sight, contract.proprio, contract.action
+    shape_field = "block" if contract.depth is None else "camera.intrinsics"
+    _enforce(_tensor_rules(f"{sight.field}.name", sight.wanted.name, inputs, shape_field, sight.tensor_shape))
     _enforce(_tensor_rules("proprio.name", proprio.name, inputs, "proprio.fields", (1, len(proprio.fields))))
     _enforce(_tensor_rules("action.name", action.name, outputs, "action.fields", (1, len(action.fields))))
     names = (sorted(inputs), sorted(outputs))
-    wanted = (sorted((contract.depth.name, proprio.name)), [action.name])
+    wanted = (sorted((sight.wanted.name, proprio.name)), [action.name])
     _enforce(iter([_Rule("inputs and outputs", names == wanted, names, f"{wanted}")]))
 
 
@@ -112,9 +115,7 @@ def _view_rad(camera: Intrinsics, rim_px: float) -> dict[str, float]:
 
 def _task_rules(contract: Contract) -> Iterator[_Rule]:
     """Rules between the contract's own numbers, and what this runtime can feed and follow."""
-    depth, camera, action, episode = contract.depth, contract.camera.intrinsics, contract.action, contract.episode
-    yield _Rule("depth.far_m", depth.far_m > depth.near_m, depth.far_m, f"more than near_m = {depth.near_m}")
-    yield _Rule("depth.invalid_value", 0.0 <= depth.invalid_value <= 1.0, depth.invalid_value, "a network input in [0, 1]")
+    camera, action, episode = contract.camera.intrinsics, contract.action, contract.episode
     lens = camera.fx > 0.0 and camera.fy > 0.0 and 0.0 <= camera.cx < camera.width and 0.0 <= camera.cy < camera.height
     yield _Rule("camera.intrinsics", lens, camera, "positive focal lengths and a principal point inside the image")
     pose = contract.camera.transform_camera_to_tool
@@ -147,11 +148,28 @@ def _task_rules(contract: Contract) -> Iterator[_Rule]:
     yield _Rule("robot.joints", contract.robot.joints == robot.JOINT_NAMES, contract.robot.joints, f"{robot.JOINT_NAMES}", TRAIN_AGAIN)
 
 
+def _sight_rules(contract: Contract) -> Iterator[_Rule]:
+    """Rules for what the policy sees."""
+    depth, block, episode = contract.depth, contract.block, contract.episode
+    if depth is not None:
+        yield _Rule("depth.far_m", depth.far_m > depth.near_m, depth.far_m, f"more than near_m = {depth.near_m}")
+        yield _Rule("depth.invalid_value", 0.0 <= depth.invalid_value <= 1.0, depth.invalid_value, "a network input in [0, 1]")
+    if block is not None:
+        height_m = episode.block_size_m / 2.0  # of its centre, on the table
+        low, high = (*episode.spawn_min_in_table_m, height_m), (*episode.spawn_max_in_table_m, height_m)
+        for field, corner, holds in (
+            ("min_in_table_m", block.min_in_table_m, all(a <= b for a, b in zip(block.min_in_table_m, low, strict=True))),
+            ("max_in_table_m", block.max_in_table_m, all(a >= b for a, b in zip(block.max_in_table_m, high, strict=True))),
+        ):
+            yield _Rule(f"block.{field}", holds, corner, f"a box around all places of the block, {low}…{high}")
+
+
 def _record_rules(contract: Contract) -> Iterator[_Rule]:
     """Rules for what the file says about its own making."""
     training, golden = contract.training, contract.golden
     if training is not None:
-        yield _Rule("training.variant", training.variant == "depth", training.variant, "'depth', the only one that runs from a file")
+        variant = contract.variant
+        yield _Rule("training.variant", training.variant == variant, training.variant, f"{variant!r}, as the contract's inputs have it")
         yield _Rule("training.randomisation", 0.0 <= training.randomisation <= 1.0, training.randomisation, "a strength in [0, 1]")
     for index, evaluation in enumerate(contract.evaluation):
         field, episodes, successes = f"evaluation[{index}]", evaluation.episodes, evaluation.successes

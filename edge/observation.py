@@ -1,13 +1,14 @@
-"""What the policy sees: a depth frame in metres becomes its input image, the arm's set points its vector."""
+"""What the policy sees: a depth frame in metres, or the block's position, and the arm's set points become its inputs."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.contract import DepthInput, Episode, VirtualCamera
+from edge.contract import BlockInput, DepthInput, Episode, VirtualCamera
 from edge.errors import ObservationError
-from edge.messages import Float32, Frame, Intrinsics, ToolPose
+from edge.messages import Float32, Float64, Frame, Intrinsics, ToolPose
 
 
 def depth_input(frame: Frame, wanted: DepthInput, camera: Intrinsics) -> Float32:
@@ -58,6 +59,21 @@ def _pixels(frame: Intrinsics, camera: Intrinsics) -> NDArray[np.intp]:
         )
     flat: NDArray[np.intp] = row[:, None] * frame.width + column[None, :]
     return flat
+
+
+def block_input(block_in_table_m: Sequence[float] | Float64, wanted: BlockInput) -> Float32:
+    """(3,) float32: x, y, z of the block's centre in metres in the table frame.
+
+    Raises `ObservationError` for another number of values, and for a place outside the box `wanted`, where no block can be.
+    """
+    place_m = np.asarray(block_in_table_m, dtype=np.float64)
+    if place_m.shape != (3,):
+        raise ObservationError(f"block position has shape {place_m.shape}, expected (3,): x, y, z in metres in the table frame")
+    # false for NaN as well
+    if not ((place_m >= wanted.min_in_table_m).all() and (place_m <= wanted.max_in_table_m).all()):
+        box = f"{wanted.min_in_table_m}…{wanted.max_in_table_m} m in the table frame"
+        raise ObservationError(f"block position is {place_m.tolist()}, expected inside {box}; check the marker's size and the calibration")
+    return place_m.astype(np.float32)
 
 
 def proprio_input(tool: ToolPose, steps_left: int) -> Float32:

@@ -60,31 +60,34 @@ class Policy:
     """
 
     def __init__(self, session: Any, contract: Contract, golden: Golden) -> None:  # session: onnxruntime has no types
-        camera = contract.camera.intrinsics
         self.contract = contract
         self._session = session
-        self._shapes = (camera.height, camera.width), (len(contract.proprio.fields),)
-        depth = _unpack("depth", golden.depth, (golden.count, *self._shapes[0]))
-        proprio = _unpack("proprio", golden.proprio, (golden.count, *self._shapes[1]))
+        self._sight, self._proprio_shape = contract.sight, (len(contract.proprio.fields),)
+        packed = golden.depth if contract.depth is not None else golden.block
+        sight = _unpack(self._sight.field, packed or b"", (golden.count, *self._sight.shape))
+        proprio = _unpack("proprio", golden.proprio, (golden.count, *self._proprio_shape))
         action = _unpack("action", golden.action, (golden.count, len(contract.action.fields)))
-        self.golden_error = self._replay(depth, proprio, action, golden.tolerance)
-        self.latency_p99_s = self._measure(depth, proprio)
+        self.golden_error = self._replay(sight, proprio, action, golden.tolerance)
+        self.latency_p99_s = self._measure(sight, proprio)
 
-    def act(self, depth: Float32, proprio: Float32) -> Float32:
-        """The action (2,) in [-1, 1] for depth (height, width) in [0, 1] and proprio (n,).
+    def act(self, sight: Float32, proprio: Float32) -> Float32:
+        """The action (2,) in [-1, 1] for what the policy sees and proprio (n,), both as `edge.observation` gives them.
 
+        `sight` is the depth (height, width) in [0, 1], or the block's position (3,) in metres inside the contract's box.
         Raises `PolicyError` for an input of another shape, type or range, and for an action that is
         not finite or not in [-1, 1]: the arm must hold then.
         """
-        for name, value, shape in (("depth", depth, self._shapes[0]), ("proprio", proprio, self._shapes[1])):
+        field, wanted, seen_shape, tensor_shape, low, high = self._sight
+        for what, value, shape in ((field, sight, seen_shape), ("proprio", proprio, self._proprio_shape)):
             if value.shape != shape or value.dtype != np.float32:
-                raise PolicyError(f"policy input {name} is {value.dtype} {value.shape}, expected float32 {shape}; check the observation")
+                raise PolicyError(f"policy input {what} is {value.dtype} {value.shape}, expected float32 {shape}; check the observation")
         # Both are false for NaN, which a graph's clips and ReLUs may hide or pass on.
-        if not (depth.min() >= 0.0 and depth.max() <= 1.0):
-            raise PolicyError(f"policy input depth spans {depth.min()}…{depth.max()}, expected [0, 1]; check the depth's unit and mask")
+        if not ((sight >= low).all() and (sight <= high).all()):
+            found = f"{sight.min()}…{sight.max()}"
+            raise PolicyError(f"policy input {field} spans {found}, expected {low.tolist()}…{high.tolist()}; check its unit and mask")
         if not np.isfinite(proprio).all():
             raise PolicyError(f"policy input proprio is {proprio.tolist()}, expected finite numbers; check the set points")
-        feeds = {self.contract.depth.name: depth[None, None], self.contract.proprio.name: proprio[None]}
+        feeds = {wanted.name: sight.reshape(tensor_shape), self.contract.proprio.name: proprio[None]}
         action: Float32 = self._session.run([self.contract.action.name], feeds)[0][0]
         if not np.abs(action).max() <= 1.0 + ACTION_SLACK:
             fault = "outside [-1, 1]" if np.isfinite(action).all() else "not finite"
@@ -93,11 +96,11 @@ class Policy:
             )
         return action
 
-    def _replay(self, depth: Float32, proprio: Float32, action: Float32, tolerance: float) -> float:
+    def _replay(self, sight: Float32, proprio: Float32, action: Float32, tolerance: float) -> float:
         """Largest deviation from the golden actions."""
         worst = 0.0
         for index, wanted in enumerate(action):
-            error = float(np.abs(self.act(depth[index], proprio[index]) - wanted).max())
+            error = float(np.abs(self.act(sight[index], proprio[index]) - wanted).max())
             if not error <= tolerance:
                 raise PolicyError(
                     f"golden.action[{index}] is {wanted.tolist()}, but this machine computes a difference of {error:.2g}, expected at most "
@@ -106,7 +109,7 @@ class Policy:
             worst = max(worst, error)
         return worst
 
-    def _measure(self, depth: Float32, proprio: Float32) -> float:
+    def _measure(self, sight: Float32, proprio: Float32) -> float:
         """99th percentile of a decision's duration in seconds; half a policy period is the most it may take."""
         rates = self.contract.rates
         budget_s = 0.5 * rates.ticks_per_step / rates.tick_hz
@@ -114,9 +117,9 @@ class Policy:
         for _ in range(LATENCY_PROBES):
             durations_s = []
             for run in range(LATENCY_RUNS):
-                index = run % len(depth)
+                index = run % len(sight)
                 began_s = time.perf_counter()
-                self.act(depth[index], proprio[index])
+                self.act(sight[index], proprio[index])
                 durations_s.append(time.perf_counter() - began_s)
             p99_s = min(p99_s, float(np.percentile(durations_s, 99)))
             if p99_s <= budget_s:

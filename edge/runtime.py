@@ -17,6 +17,7 @@ import msgspec
 from edge import kinematics, observation
 from edge.camera import DepthCamera
 from edge.clock import Pacer
+from edge.contract import Contract, DepthInput
 from edge.contract_check import check_camera
 from edge.devices import Devices
 from edge.errors import BusError, DofbotError, ObservationError, PolicyError, UnreachableError
@@ -42,15 +43,26 @@ _log = logging.getLogger(__name__)
 def preflight(policy: Policy, camera: DepthCamera) -> None:
     """Wait for a first frame and see whether the policy can use it; nothing moves.
 
-    Raises `PolicyError` for a camera that sees less than the policy's, `ObservationError` for a frame that is none or not metres.
+    Raises `PolicyError` for a policy that needs no image and for a camera that sees less than the policy's,
+    `ObservationError` for a frame that is none or not metres.
     """
-    contract = policy.contract
+    contract, depth = policy.contract, depth_of(policy.contract)
     check_camera(contract, camera.start())
     frame = camera.latest()
     # Parked, the camera may look into an empty room: how many pixels are invalid says nothing before the descent.
     if frame is not None and frame.depth_m.any():
-        any_view = msgspec.structs.replace(contract.depth, max_invalid_fraction=1.0)
+        any_view = msgspec.structs.replace(depth, max_invalid_fraction=1.0)
         observation.depth_input(frame, any_view, contract.camera.intrinsics)
+
+
+def depth_of(contract: Contract) -> DepthInput:
+    """What the policy needs of a depth image; raises `PolicyError` for one that needs the block's position instead."""
+    if contract.depth is None:
+        raise PolicyError(
+            "contract input is the block's position (variant 'xyz'), expected depth: the runtime cannot detect a marker on the block yet; "
+            "use a policy of variant 'depth'"
+        )
+    return contract.depth
 
 
 class Runtime:
@@ -58,6 +70,7 @@ class Runtime:
 
     def __init__(self, policy: Policy, task: GraspTask, devices: Devices, recorder: Recorder, max_frame_age_s: float) -> None:
         self._policy = policy
+        self._depth = depth_of(policy.contract)
         self._task = task
         self._devices = devices
         self._recorder = recorder
@@ -137,8 +150,7 @@ class Runtime:
 
     def _decide(self) -> Float32:
         """The policy's action for the newest frame; raises when there is none to act on, or the action is none."""
-        contract, frame = self._policy.contract, self._fresh_frame()
-        depth = observation.depth_input(frame, contract.depth, contract.camera.intrinsics)
+        depth = observation.depth_input(self._fresh_frame(), self._depth, self._policy.contract.camera.intrinsics)
         tool = kinematics.tool_pose(self._gate.position, self._task.mount)
         proprio = observation.proprio_input(tool, self._task.steps_left(self._state))
         began_s = time.perf_counter()

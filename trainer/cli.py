@@ -1,6 +1,7 @@
 """The verbs `train`, `export` and `eval`. Nothing heavy is imported before one of them runs."""
 
 import contextlib
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -14,11 +15,11 @@ from edge.errors import ConfigError, DofbotError, MissingExtraError
 
 if TYPE_CHECKING:
     from edge.contract import Evaluation
-    from trainer.evaluate import Outcome
+    from trainer.evaluate import Measured, Outcome
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-_FIXED_BY_RESUME = ("algo", "out", "seed", "demos", "auxiliary", "curriculum", "randomisation")
-_OURS_ALONE = ("demos", "auxiliary", "curriculum")
+_FIXED_BY_RESUME = ("algo", "variant", "out", "seed", "demos", "auxiliary", "curriculum", "randomisation")
+_OURS_ALONE = ("variant", "demos", "auxiliary", "curriculum")
 
 
 class Suite(StrEnum):
@@ -46,6 +47,7 @@ def register(app: typer.Typer) -> None:
 def train(
     context: typer.Context,
     algo: Annotated[Literal["sac", "sb3"], typer.Option(help="Our own SAC, or Stable-Baselines3's.")] = "sac",
+    variant: Annotated[Literal["depth", "xyz"], typer.Option(help="What the policy sees: depth images, or where the block is.")] = "depth",
     steps: Annotated[int | None, typer.Option(min=1, help="Environment steps in all.", show_default="150000")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("out/train"),
@@ -62,13 +64,14 @@ def train(
     is_sb3 = algo == "sb3" if resume is None else resume.suffix == ".zip" or (resume / "checkpoint.zip").exists()
     _refuse(context, _FIXED_BY_RESUME if resume else (), "is fixed by the run that --resume goes on with")
     _refuse(context, _OURS_ALONE if is_sb3 else (), "is for --algo sac alone")
+    _refuse(context, ("auxiliary",) if variant == "xyz" else (), "is for --variant depth alone")
     if resume is None and any(out.glob("checkpoint.*")):
         raise DofbotError(f"{out} has a training run already; go on with --resume {out}, or give another --out")
     with _extra("trainer"):
         from trainer import checkpoint, plots, runlog
         from trainer.sac.sac import Settings
 
-        start, go_on = _algorithm(is_sb3)
+        start, go_on = _algorithm(is_sb3, variant)
     if resume is not None:
         out = resume if resume.is_dir() else resume.parent
         ending, last = go_on(resume, steps, until_success)
@@ -107,8 +110,13 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="For each suite.")] = 1000,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the first episode; the others count on.", show_default="1000000")] = None,
     suite: Suites = [Suite.clean],  # noqa: B006  (typer reads the default and never changes it)
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Also measure it blind, going to the middle, and a scripted expert.")
+    ] = False,
+    against: Annotated[list[Path] | None, typer.Option(help="Another policy file, measured on the same scenes; several times.")] = None,
+    report: Annotated[bool, typer.Option("--report", help="Write report.html as well: maps, causes, curves, worst episodes.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for each suite's outcomes and map.")] = Path("out/eval"),
+    out: Annotated[Path, typer.Option(help="Folder for the outcomes, the maps and the report.")] = Path("out/eval"),
 ) -> None:
     """Measure a policy's success in simulation, on all cores."""
     with _extra("sim"):
@@ -117,27 +125,70 @@ def evaluate(
         from edge.policy import load
         from trainer import evaluate as evaluation
         from trainer import plots
+        from trainer.controls import plan
+    policies = _by_name([policy, *(against or [])])
     contract = load(policy).contract  # a bad file is refused before any process starts
+    for other in against or []:
+        if load(other).contract.episode != contract.episode:
+            raise ConfigError(f"{other} is for another episode than {policy}, expected the same task for both; evaluate it by itself")
     first = evaluation.SEED if seed is None else seed
-    results = []
+    measured = []
     out.mkdir(parents=True, exist_ok=True)
-    for name in _named(suite):
+    for who, name, open_ in plan(policies, _named(suite), controls):
         began_s = time.monotonic()
-        outcomes = list(_watched(evaluation.evaluate(partial(evaluation.open_policy, policy, name), episodes, first), episodes))
-        measured = {
-            "misses_mm": evaluation.misses_mm(outcomes),
-            "causes": evaluation.causes(outcomes),
-            "wall_s": time.monotonic() - began_s,
-        }
-        results.append({**msgspec.to_builtins(evaluation.summarise(outcomes, name)), **measured})
-        stem = name.replace(" ", "-")
+        outcomes = list(_watched(evaluation.evaluate(open_, episodes, first), episodes, f"{who}, {name}"))
+        measured.append(evaluation.Measured(who, name, outcomes, time.monotonic() - began_s))
+        stem = (name if who == policy.stem else f"{name}-{who}").replace(" ", "-")
         evaluation.write_csv(outcomes, out / f"{stem}.csv")
-        plots.success_map(outcomes, contract, f"{policy.name}, {name}", out / f"{stem}.png")
+        plots.success_map(outcomes, contract, f"{who}, {name}", out / f"{stem}.png")
+    if report:
+        _write_report(policy, first, measured, out / "report.html", _again(policy, episodes, first, suite, controls, against or []))
+    results = [_result(row) for row in measured]
     if json:
         typer.echo(msgspec.json.encode({"policy": str(policy), "seed": first, "suites": results}).decode())
     else:
         _print_table(results)
-        typer.echo(f"every episode and a map of each suite are in {out}")
+        typer.echo(f"every episode and a map of each suite are in {out}" + (", in one page: report.html" if report else ""))
+
+
+def _by_name(paths: list[Path]) -> dict[str, Path]:
+    """Policy files by what the tables call them; raises `ConfigError` where two have one name, or a control has it."""
+    from trainer.controls import CONTROLS
+
+    names = [path.stem for path in paths]
+    for name in names:
+        if names.count(name) > 1 or name in CONTROLS:
+            raise ConfigError(f"two rows of the table would be called {name!r}, expected names of their own; rename a policy file")
+    return dict(zip(names, paths, strict=True))
+
+
+def _write_report(policy: Path, seed: int, measured: "list[Measured]", path: Path, command: str) -> None:
+    from trainer.report import Report, write
+
+    try:
+        write(Report(policy, seed, measured, command), path)
+    except OSError as error:
+        raise DofbotError(f"cannot write {path} ({error.strerror}); check its folder, permissions and free space") from None
+
+
+def _again(policy: Path, episodes: int, seed: int, suites: list[Suite], controls: bool, against: list[Path]) -> str:
+    """The command that measures the same once more."""
+    words = ["dofbot", "eval", str(policy), "--episodes", str(episodes), "--seed", str(seed)]
+    for suite in suites:
+        words += ["--suite", suite.value]
+    for path in against:
+        words += ["--against", str(path)]
+    return shlex.join([*words, *(["--controls"] if controls else []), "--report"])
+
+
+def _result(row: "Measured") -> dict[str, Any]:
+    """One measurement as plain values."""
+    import msgspec
+
+    from trainer.evaluate import causes, misses_mm, summarise
+
+    record = msgspec.to_builtins(summarise(row.outcomes, row.suite))
+    return {"who": row.who, **record, "misses_mm": misses_mm(row.outcomes), "causes": causes(row.outcomes), "wall_s": row.wall_s}
 
 
 def _named(choices: Iterable[Suite]) -> list[str]:
@@ -156,7 +207,7 @@ def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
             raise ConfigError(f"--{name} {why}; leave it out")
 
 
-def _algorithm(is_sb3: bool) -> tuple[Any, Any]:
+def _algorithm(is_sb3: bool, variant: Literal["depth", "xyz"]) -> tuple[Any, Any]:
     """The functions that start and resume a training."""
     if is_sb3:
         from trainer import sb3
@@ -164,7 +215,7 @@ def _algorithm(is_sb3: bool) -> tuple[Any, Any]:
         return sb3.train_sb3, sb3.resume_sb3
     from trainer import train
 
-    return train.train_sac, train.resume_sac
+    return partial(train.train_sac, variant=variant), train.resume_sac
 
 
 @contextlib.contextmanager
@@ -176,12 +227,12 @@ def _extra(extra: str) -> Iterator[None]:
         raise MissingExtraError(str(error.name), extra) from None
 
 
-def _watched(outcomes: "Iterable[Outcome]", episodes: int) -> "Iterator[Outcome]":
+def _watched(outcomes: "Iterable[Outcome]", episodes: int, what: str = "evaluating") -> "Iterator[Outcome]":
     """The outcomes as they come, with a progress line on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("evaluating"), BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[missed]} missed"))
+    columns = (TextColumn(what), BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[missed]} missed"))
     with Progress(*columns, TimeRemainingColumn(compact=True), console=Console(stderr=True), refresh_per_second=2) as line:
         task, missed = line.add_task("", total=episodes, missed=0), 0
         for outcome in outcomes:
@@ -200,14 +251,15 @@ def _print_table(results: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("suite", "grasped", "95 % interval", "off the centre when closing, mm", "failures", "time")
+    table = Table("suite", "who", "grasped", "95 % interval", "mm off: p50, p95, max", "failures", "time")
     for result in results:
         low, high = result["interval_95"]
         table.add_row(
             result["suite"],
+            result["who"],
             f"{result['successes']} of {result['episodes']} = {result['successes'] / result['episodes']:.1%}",
             f"{low:.1%} to {high:.1%}",
-            " · ".join(f"{name} {value:.1f}" for name, value in result["misses_mm"].items()),
+            "  ".join(f"{value:.1f}" for value in result["misses_mm"].values()),
             ", ".join(f"{count} {cause}" for cause, count in result["causes"].items()) or "none",
             f"{result['wall_s']:.0f} s",
         )

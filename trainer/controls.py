@@ -1,59 +1,54 @@
-"""What a policy has to beat: no eyes, no learning, or plain imitation. All act in the same environment."""
+"""What a policy is measured against, on the same scenes: no eyes, no scene at all, and perfect knowledge."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch.nn import functional
 
-from edge.contract import Contract
 from trainer.env import DofbotGrasp
-from trainer.evaluate import Act
-from trainer.sac.collector import Collector
-from trainer.sac.networks import Actor
-from trainer.sac.replay import Replay
-
-BC_EPISODES = 192  # of the noisy expert: three times what SAC is given
-BC_UPDATES = 6_000
-BC_BATCH = 128
+from trainer.evaluate import Act, Open, open_policy
+from trainer.suites import NOISE_SWEEP
 
 
-def blind(act: Act, contract: Contract) -> Act:
-    """The same policy with its image replaced by a constant: what it does from the tool's position alone."""
-    camera = contract.camera.intrinsics
-    nothing = np.full((camera.height, camera.width), 0.5, np.float32)
-    return lambda _depth, proprio: act(nothing, proprio)
+def blind(env: DofbotGrasp, act: Act) -> Act:
+    """The same policy, what it sees replaced by a constant: what it does from the tool's own position."""
+    sight = env.contract.sight
+    nothing = np.array(np.broadcast_to((sight.low + sight.high) / 2.0, sight.shape), np.float32)  # grey, or the middle of the box
+    return lambda _sight, proprio: act(nothing, proprio)
 
 
-def expert(env: DofbotGrasp) -> Act:
-    """The scripted controller that knows the true position: the most that steering can reach in this world."""
-    return lambda _depth, _proprio: env.expert_action()
+def middle(env: DofbotGrasp, act: Act) -> Act:
+    """Goes to the middle of the spawn area and closes there: the share that luck grasps."""
+    low, high = env.contract.episode.spawn_min_in_table_m, env.contract.episode.spawn_max_in_table_m
+    goal_in_table_m, scale_m = np.add(low, high) / 2.0, env.contract.action.scale_m
+    at = [env.contract.proprio.fields.index(name) for name in ("tool_x_m", "tool_y_m")]
+    return lambda _sight, proprio: np.clip((goal_in_table_m - proprio[at]) / scale_m, -1.0, 1.0).astype(np.float32)
 
 
-def clone_behaviour(contract: Contract, collector: Collector, seed: int, report: Callable[[int], None]) -> Actor:
-    """An actor that imitates the expert's own actions on the states that the noisy expert visits (Pomerleau 1989)."""
-    torch.manual_seed(seed)
-    rng, actor = np.random.default_rng(seed), Actor(contract)
-    camera, rows = contract.camera.intrinsics, BC_EPISODES * contract.episode.steps
-    n_envs = collector.n_envs
-    replay = Replay(rows, n_envs, (camera.height // 2, camera.width // 2), len(contract.proprio.fields), 9, 2)
-    collector.request(None, rows // n_envs)
-    replay.add(collector.result()[0])
-    optimiser = torch.optim.AdamW(actor.parameters(), 1e-3)
-    for update in range(BC_UPDATES):
-        for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * (1.0 - update / BC_UPDATES)
-        batch = replay.sample(BC_BATCH, rng)
-        mean, _, _ = actor.distribution(batch.depth, batch.proprio)
-        loss = functional.mse_loss(torch.tanh(mean), expert_of(batch.state, contract))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        report(update + 1)
-    return actor
+def expert(env: DofbotGrasp, act: Act) -> Act:
+    """A script that is told where the block is: the most that steering can reach in this world."""
+    return lambda _sight, _proprio: env.expert_action()
 
 
-def expert_of(state: torch.Tensor, contract: Contract) -> torch.Tensor:
-    """(n, 2) what `DofbotGrasp.expert_action` does in privileged states (n, …), without noise."""
-    move = 0.5 * 0.05 * state[:, :2] / contract.action.scale_m
-    return move / move.abs().amax(1, keepdim=True).clamp(min=1.0)
+CONTROLS: dict[str, Callable[[DofbotGrasp, Act], Act]] = {"blind": blind, "middle": middle, "expert": expert}
+
+
+def open_control(path: Path, suite: str, control: str) -> tuple[DofbotGrasp, Act]:
+    """A control in the world that a policy file was made for, with a suite's scenes."""
+    env, act = open_policy(path, suite)
+    return env, CONTROLS[control](env, act)
+
+
+def plan(policies: dict[str, Path], suites: list[str], controls: bool) -> Iterator[tuple[str, str, Open]]:
+    """(who, suite, how to open it) of each measurement, suite by suite; controls are those of the first policy.
+
+    Nothing but a policy is measured on the noise sweep: controls do not see the image.
+    """
+    first = next(iter(policies.values()))
+    for suite in suites:
+        for who, path in policies.items():
+            yield who, suite, partial(open_policy, path, suite)
+        if controls and suite not in NOISE_SWEEP:
+            for control in CONTROLS:
+                yield control, suite, partial(open_control, first, suite, control)

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from edge import kinematics, observation
-from edge.contract import Contract
+from edge.contract import BlockInput, Contract, DepthInput
 from edge.messages import Float32, Float64, Frame, JointCommand
 from edge.safety import DOFBOT_LIMITS, gate, resting
 from edge.task import GraspTask, Phase
@@ -43,7 +43,10 @@ _PLACE_IN_TABLE_M = (-0.12, 0.06)  # where the runtime puts blocks down by defau
 
 
 class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
-    """Observation: `depth` (1, 64, 64) float32 in [0, 1], `proprio` (4,) float32; action: (2,) in [-1, 1], ±10 mm in x and y."""
+    """Observation: `depth` (1, 64, 64) float32 in [0, 1], `proprio` (4,) float32; action: (2,) in [-1, 1], ±10 mm in x and y.
+
+    With a contract of variant 'xyz' there is `block` (3,) float32 instead of `depth`: its centre in metres, in the table frame.
+    """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 25}
 
@@ -63,13 +66,17 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
         self.task = GraspTask(self.contract, _PLACE_IN_TABLE_M)
         self.world = World(self.contract)
         self._tick_s = 1.0 / self.contract.rates.tick_hz
-        camera = self.contract.camera.intrinsics
+        self._sight = sight = self.contract.sight
+        shape = sight.tensor_shape[1:]
         self.observation_space = spaces.Dict(
-            depth=spaces.Box(0.0, 1.0, (1, camera.height, camera.width), np.float32),
-            proprio=spaces.Box(-1.0, np.array([1.0, 1.0, 1.0, self.contract.episode.steps], np.float32), (4,), np.float32),
+            {
+                sight.field: spaces.Box(np.broadcast_to(sight.low, shape), np.broadcast_to(sight.high, shape), shape, np.float32),
+                "proprio": spaces.Box(-1.0, np.array([1.0, 1.0, 1.0, self.contract.episode.steps], np.float32), (4,), np.float32),
+            }
         )
         self.action_space = spaces.Box(-1.0, 1.0, (len(self.contract.action.fields),), np.float32)
-        self._joints: deque[JointCommand] = deque(maxlen=1 + MAX_LATENCY_TICKS)  # where the arm was, tick by tick
+        self._joints: deque[JointCommand] = deque(maxlen=1 + MAX_LATENCY_TICKS)  # where the arm was, tick by tick,
+        self._places_m: deque[Float64] = deque(maxlen=1 + MAX_LATENCY_TICKS)  # and the block's centre
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """A new scene; `options={"scene": Scene(...)}` sets everything."""
@@ -79,6 +86,7 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
         self._gate = resting(self.task.start)
         self._state = self.task.begin(Phase.APPROACH, self.task.start)
         self._joints.extend([self.world.joints()] * (1 + MAX_LATENCY_TICKS))
+        self._places_m.extend([self._place_m()] * (1 + MAX_LATENCY_TICKS))
         self._image: Float32 | None = None
         self._distances_m = deque([self.distance_m()], maxlen=LATE_STEPS)
         return self._observe(), {}
@@ -142,6 +150,8 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
         self.world.drive(self.sent)
         self.world.step(self._tick_s)
         self._joints.append(self.world.joints())
+        if self.contract.block is not None:
+            self._places_m.append(self._place_m())
 
     def _height_m(self, command: JointCommand) -> float:
         return kinematics.tool_height_m(command, self.task.mount)
@@ -191,19 +201,37 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
 
     def _observe(self) -> dict[str, np.ndarray]:
         tool = kinematics.tool_pose(self.sent, self.task.mount)
-        return {"depth": self._look()[None], "proprio": observation.proprio_input(tool, self.task.steps_left(self._state))}
+        seen = self._see().reshape(self._sight.tensor_shape[1:])
+        return {self._sight.field: seen, "proprio": observation.proprio_input(tool, self.task.steps_left(self._state))}
 
-    def _look(self) -> Float32:
-        """The image the policy gets: a little old, spoilt by the camera, sometimes the last one again."""
+    def _see(self) -> Float32:
+        """The image or the block's position that the policy gets: a little old, not quite true, sometimes the last one again."""
+        share, wanted = self.scene.repeat_share, self._sight.wanted
+        if self._image is None or share == 0.0 or self.np_random.random() >= share:
+            self._image = self._locate(wanted) if isinstance(wanted, BlockInput) else self._look(wanted)
+        return self._image
+
+    def _look(self, wanted: DepthInput) -> Float32:
+        """The image of the camera on the wrist."""
         scene, camera = self.scene, self.contract.camera.intrinsics
-        if self._image is not None and scene.repeat_share > 0.0 and self.np_random.random() < scene.repeat_share:
-            return self._image
         depth_m = self.world.depth(self._joints[-1 - scene.latency_ticks])
         if scene.faults != NO_FAULTS:
             depth_m = spoil(depth_m, scene.faults, camera.fx, self.np_random)
         frame = Frame(depth_m, camera, self.world.now_s, self._state.step)
-        self._image = observation.depth_input(frame, self.contract.depth, camera)
-        return self._image
+        return observation.depth_input(frame, wanted, camera)
+
+    def _locate(self, wanted: BlockInput) -> Float32:
+        """Where the marker on the block is seen."""
+        scene = self.scene
+        place_m = self._places_m[-1 - scene.latency_ticks] + scene.marker_bias_m
+        if scene.marker_noise_m > 0.0:
+            place_m = place_m + scene.marker_noise_m * self.np_random.standard_normal(3)
+        # A block that jumped out of closing fingers may lie anywhere; by then nothing hangs on it.
+        return observation.block_input(np.clip(place_m, wanted.min_in_table_m, wanted.max_in_table_m), wanted)
+
+    def _place_m(self) -> Float64:
+        """(3,) the block's centre in the table frame."""
+        return self.world.block_in_table()[:3, 3]
 
 
 gym.register(id="DofbotGrasp-v0", entry_point="trainer.env:DofbotGrasp", disable_env_checker=True)

@@ -19,7 +19,7 @@ from edge import policy as edge_policy
 from edge.contract import Evaluation
 from edge.messages import Float32
 from trainer.env import DofbotGrasp
-from trainer.suites import NOISE_SWEEP, SUITES
+from trainer.suites import NOISE_SWEEP, SUITES, kind_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DRAWS = SUITES | NOISE_SWEEP
 SEED = 1_000_000  # of the first evaluation episode; training never gets there
 
-Act = Callable[[Float32, Float32], Float32]  # depth (h, w), proprio (4,) → action (2,)
+Act = Callable[[Float32, Float32], Float32]  # depth (h, w) or block (3,), proprio (4,) → action (2,)
 Open = Callable[[], tuple[DofbotGrasp, Act]]  # called once in each worker
 
 
@@ -39,8 +39,18 @@ class Outcome(NamedTuple):
     block_y_m: float
     block_yaw_rad: float
     is_success: bool
-    miss_m: float
+    miss_m: float  # to the first block; with two, the other one may be the one that was taken
     cause: str = ""  # of a failure, as `trainer.env` names it
+    kind: str = "cube"  # of block, as `trainer.suites` names it
+
+
+class Measured(NamedTuple):
+    """One row of an evaluation: who was tried on which suite."""
+
+    who: str
+    suite: str
+    outcomes: list[Outcome]
+    wall_s: float
 
 
 def wilson(successes: int, episodes: int) -> tuple[float, float]:
@@ -72,14 +82,21 @@ def causes(outcomes: list[Outcome]) -> dict[str, int]:
     return dict(Counter(outcome.cause for outcome in outcomes if not outcome.is_success).most_common())
 
 
+def worst(outcomes: list[Outcome]) -> Outcome:
+    """The failure that was farthest off; where nothing failed, the grasp that was."""
+    return max(outcomes, key=lambda outcome: (not outcome.is_success, outcome.miss_m))
+
+
 def play(env: DofbotGrasp, act: Act, seed: int) -> Outcome:
     """One episode with a fresh block, by the deterministic policy."""
     observation, _ = env.reset(seed=seed)
-    block = env.scene.blocks[0]
+    block, sight = env.scene.blocks[0], env.contract.sight
     while True:
-        observation, _, done, _, info = env.step(act(observation["depth"][0], observation["proprio"]))
+        seen = observation[sight.field].reshape(sight.shape)
+        observation, _, done, _, info = env.step(act(seen, observation["proprio"]))
         if done:
-            return Outcome(seed, block.x_m, block.y_m, block.yaw_rad, info["is_success"], info["miss_m"], info["cause"])
+            end = (info["is_success"], info["miss_m"], info["cause"])
+            return Outcome(seed, block.x_m, block.y_m, block.yaw_rad, *end, kind_of(env.scene.blocks))
 
 
 def open_policy(path: Path, suite: str = "clean") -> tuple[DofbotGrasp, Act]:
@@ -107,9 +124,10 @@ def act_of(actor: "nn.Module") -> Act:
     torch.set_num_threads(1)
     actor.eval()
 
-    def act(depth: Float32, proprio: Float32) -> Float32:
+    def act(sight: Float32, proprio: Float32) -> Float32:
+        batch = sight[None, None] if sight.ndim == 2 else sight[None]
         with torch.no_grad():
-            action: Float32 = actor(torch.from_numpy(depth[None, None]), torch.from_numpy(proprio[None]))[0].numpy()
+            action: Float32 = actor(torch.from_numpy(batch), torch.from_numpy(proprio[None]))[0].numpy()
         return action
 
     return act
@@ -159,5 +177,5 @@ def write_csv(outcomes: list[Outcome], path: Path) -> None:
     with path.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(Outcome._fields)
-        for seed, x_m, y_m, yaw_rad, is_success, miss_m, cause in outcomes:
-            lines.writerow((seed, f"{x_m:.5f}", f"{y_m:.5f}", f"{yaw_rad:.4f}", int(is_success), f"{miss_m:.5f}", cause))
+        for seed, x_m, y_m, yaw_rad, is_success, miss_m, cause, kind in outcomes:
+            lines.writerow((seed, f"{x_m:.5f}", f"{y_m:.5f}", f"{yaw_rad:.4f}", int(is_success), f"{miss_m:.5f}", cause, kind))

@@ -31,16 +31,17 @@ EXAMPLE_VECTORS = 16
 
 
 class Examples(NamedTuple):
-    """Observations as the environment gave them: `depth` (n, 1, height, width) in [0, 1], `proprio` (n, k); n > 0."""
+    """Observations as the environment gave them: `depth` (n, 1, height, width) in [0, 1] or `block` (n, 3), `proprio` (n, k); n > 0."""
 
-    depth: Float32
+    depth: Float32 | None
     proprio: Float32
+    block: Float32 | None = None
 
 
 def export_onnx(actor: nn.Module, contract: Contract, examples: Examples, path: Path, overwrite: bool = False) -> Contract:
     """Write `path` and return the contract in it, which has the golden vectors.
 
-    `actor` maps depth (n, 1, height, width) and proprio (n, k), both float32, to actions (n, 2) in [-1, 1],
+    `actor` maps depth (n, 1, height, width) or block (n, 3), and proprio (n, k), all float32, to actions (n, 2) in [-1, 1],
     with normalisation and squashing inside; it is not changed. Raises `PolicyError` when the file exists and
     `overwrite` is false, when it would be too large, and whenever `edge.policy` would refuse it.
     """
@@ -62,31 +63,32 @@ def export_onnx(actor: nn.Module, contract: Contract, examples: Examples, path: 
 
 
 def _golden(actor: nn.Module, contract: Contract, examples: Examples) -> Golden:
-    """Constant images, noise and real observations, with the actions that torch gives them."""
-    shape = (contract.camera.intrinsics.height, contract.camera.intrinsics.width)
-    width = len(contract.proprio.fields)
-    count = len(examples.depth)
-    found = (examples.depth.shape, examples.proprio.shape)
-    wanted = ((max(count, 1), 1, *shape), (max(count, 1), width))
-    if found != wanted:
+    """Constants, noise and real observations, with the actions that torch gives them."""
+    sight, width = contract.sight, len(contract.proprio.fields)
+    seen, count = (examples.block if contract.depth is None else examples.depth), len(examples.proprio)
+    found = (() if seen is None else seen.shape, examples.proprio.shape)
+    wanted = ((max(count, 1), *sight.tensor_shape[1:]), (max(count, 1), width))
+    if seen is None or found != wanted:
         raise PolicyError(f"examples have shapes {found}, expected {wanted} by contract camera.intrinsics and proprio.fields")
     rng = np.random.default_rng(0)
-    constants = np.stack([np.full((1, *shape), value) for value in (0.0, 1.0, contract.depth.invalid_value)])
-    noise = rng.integers(0, 256, (NOISE_VECTORS, 1, *shape)) / 255.0  # 256 levels: compresses to a third
+    inside = (sight.low + sight.high) / 2.0 if contract.depth is None else contract.depth.invalid_value
+    constants = np.stack([np.broadcast_to(value, sight.tensor_shape[1:]) for value in (sight.low, sight.high, inside)])
+    levels = rng.integers(0, 256, (NOISE_VECTORS, *sight.tensor_shape[1:])) / 255.0  # 256 levels: compresses to a third
+    noise = sight.low + (sight.high - sight.low) * levels
     chosen = np.linspace(0, count - 1, min(count, EXAMPLE_VECTORS)).astype(int)
     synthetic = len(constants) + len(noise)
     low, high = examples.proprio.min(axis=0), examples.proprio.max(axis=0)
-    depth = np.concatenate([constants, noise, examples.depth[chosen]]).astype(np.float32)
+    sights = np.concatenate([constants, noise, seen[chosen]]).astype(np.float32)
     proprio = np.concatenate([rng.uniform(low, high, (synthetic, width)), examples.proprio[chosen]]).astype(np.float32)
     with torch.no_grad():
-        action = actor(torch.from_numpy(depth), torch.from_numpy(proprio)).numpy()
-    return Golden(tolerance=TOLERANCE, depth=_pack(depth), proprio=_pack(proprio), action=_pack(action), count=len(depth))
+        action = actor(torch.from_numpy(sights), torch.from_numpy(proprio)).numpy()
+    packed = {"depth": None, sight.field: _pack(sights)}
+    return Golden(tolerance=TOLERANCE, proprio=_pack(proprio), action=_pack(action), count=len(sights), **packed)
 
 
 def _graph(actor: nn.Module, contract: Contract) -> bytes:
     """The actor as ONNX for one observation at a time, everything in one file."""
-    camera = contract.camera.intrinsics
-    inputs = torch.zeros(1, 1, camera.height, camera.width), torch.zeros(1, len(contract.proprio.fields))
+    inputs = torch.zeros(contract.sight.tensor_shape), torch.zeros(1, len(contract.proprio.fields))
     file = io.BytesIO()
     with warnings.catch_warnings():
         # The newer exporter needs onnxscript, and puts weights into a second file unless told otherwise.
@@ -95,7 +97,7 @@ def _graph(actor: nn.Module, contract: Contract) -> bytes:
             actor,
             inputs,
             file,  # type: ignore[arg-type]  # this exporter takes buffers as well as paths
-            input_names=[contract.depth.name, contract.proprio.name],
+            input_names=[contract.sight.wanted.name, contract.proprio.name],
             output_names=[contract.action.name],
             opset_version=OPSET,
             dynamo=False,

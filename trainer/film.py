@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -12,10 +12,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edge.contract import DepthInput, Episode
 from edge.messages import Float32
+from edge.task import Phase
+from trainer import spec
 from trainer.blocks import Block
 from trainer.desk import Desk, Result
+from trainer.env import DofbotGrasp
+from trainer.world import World
 
 SHOT_PERIOD_S = 0.16  # of simulated time: 90 shots for a grasp of 14 s
+EPISODE_SHOTS = 2  # an evaluated episode gets every second shot, shown for twice as long: several films go into one page
 SHOW_MS = 110  # a shot on the screen (GIF counts in 10 ms): 9 a second, and a grasp in 10 s
 FILM_MAX_S = 17.0  # of simulated time: the last block of a run has no next one that would end the film
 
@@ -53,15 +58,51 @@ class Film:
             self._filmed = desk.block
         time_s = desk.now_s - desk.fed_s
         if desk.block is self._filmed is not None and len(self.shots) * SHOT_PERIOD_S <= time_s <= FILM_MAX_S:
-            self.shots.append(Shot(time_s, _photograph(desk), desk.world.depth()))
+            self.shots.append(Shot(time_s, _photograph(desk.world), desk.world.depth()))
 
-    def save(self, path: Path, phase_s: dict[str, float], depth: DepthInput) -> None:
+    def save(self, path: Path, phase_s: dict[str, float], depth: DepthInput | None) -> None:
         """Write the GIF; `phase_s` are the durations of the filmed grasp's phases, in their order from APPROACH on."""
-        frames = [_compose(shot, _phase_at(shot.time_s, phase_s), depth) for shot in self.shots]
-        sample = Image.fromarray(np.concatenate([np.asarray(frame) for frame in frames[:: max(1, len(frames) // 8)]]))
-        palette = sample.quantize(COLOURS, Image.Quantize.MEDIANCUT)
-        flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-        flat[0].save(path, save_all=True, append_images=flat[1:], duration=SHOW_MS, loop=0, optimize=False)
+        with path.open("wb") as file:
+            animate(self.shots, [_phase_at(shot.time_s, phase_s) for shot in self.shots], depth, SHOW_MS, file)
+
+
+class FilmedGrasp(DofbotGrasp):
+    """An environment that films its episode and changes nothing in it; while it steers, the depth is what the policy gets."""
+
+    def reset(self, **keywords: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """A new scene, and a new film."""
+        self.shots: list[Shot] = []
+        self.phases: list[str] = []
+        observation = super().reset(**keywords)
+        self._began_s = self.world.now_s
+        return observation
+
+    def save(self, file: BinaryIO) -> None:
+        """Write the GIF of the episode so far."""
+        animate(self.shots, self.phases, self.contract.depth, EPISODE_SHOTS * SHOW_MS, file)
+
+    def _tick(self, action: np.ndarray | None) -> None:
+        super()._tick(action)
+        time_s = self.world.now_s - self._began_s
+        if len(self.shots) * EPISODE_SHOTS * SHOT_PERIOD_S <= time_s:
+            self.shots.append(Shot(time_s, _photograph(self.world), self._seen_m()))
+            self.phases.append(self._state.phase)
+
+    def _seen_m(self) -> Float32:
+        depth = self.contract.depth
+        if depth is None or self._image is None or self._state.phase is not Phase.APPROACH:
+            return self.world.depth()
+        depth_m: Float32 = np.where(self._image > 0.0, depth.near_m + self._image * (depth.far_m - depth.near_m), 0.0).astype(np.float32)
+        return depth_m
+
+
+def animate(shots: Sequence[Shot], phases: Sequence[str], depth: DepthInput | None, show_ms: int, file: BinaryIO) -> None:
+    """Write a GIF of shots that are shown for `show_ms` each, under the phase of each; `depth` is None where no policy sees it."""
+    frames = [_compose(shot, phase, depth or spec.DEPTH) for shot, phase in zip(shots, phases, strict=True)]
+    sample = Image.fromarray(np.concatenate([np.asarray(frame) for frame in frames[:: max(1, len(frames) // 8)]]))
+    palette = sample.quantize(COLOURS, Image.Quantize.MEDIANCUT)
+    flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    flat[0].save(file, "GIF", save_all=True, append_images=flat[1:], duration=show_ms, loop=0, optimize=False)
 
 
 def draw_map(results: Sequence[Result], episode: Episode, path: Path) -> None:
@@ -96,10 +137,10 @@ def _outline(block: Result, size_mm: float, colour: str) -> Polygon:
     return Polygon(turned + np.array((block.x_m, block.y_m)) * 1e3, facecolor="none", edgecolor=colour, linewidth=0.8, alpha=0.7)
 
 
-def _photograph(desk: Desk) -> np.ndarray:
+def _photograph(world: World) -> np.ndarray:
     """(height, width, 3) uint8, smoothed."""
     width, height = SCENE_PX
-    large = desk.world.picture(width * SUPERSAMPLING, height * SUPERSAMPLING, EYE_M, TARGET_M)
+    large = world.picture(width * SUPERSAMPLING, height * SUPERSAMPLING, EYE_M, TARGET_M)
     return np.asarray(Image.fromarray(large).reduce(SUPERSAMPLING))
 
 

@@ -2,20 +2,24 @@
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from edge.contract import Contract
+from edge.contract import Contract, Episode
 from trainer.evaluate import Outcome, causes, wilson
+from trainer.randomise import RANGES
 
 if TYPE_CHECKING:  # it brings torch, which evaluating a policy file does without
     from trainer.runlog import Row
 
 GRASPED = "tab:blue"
 CAUSE_COLOURS = {"missed": "tab:red", "pushed": "tab:orange", "slipped": "tab:purple", "late": "tab:brown"}  # trainer.env
+MAP_CELLS = (3, 3, 5)  # |yaw|, y, x: 15° by 17 mm by 20 mm, 22 of 1000 blocks in each
+
+Point = tuple[float, int, int]  # noise in pixels, successes, episodes
 
 
 def curve(rows: "list[Row]", path: Path) -> None:
@@ -73,6 +77,64 @@ def success_map(outcomes: list[Outcome], contract: Contract, title: str, path: P
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=130)
+
+
+class Cells(NamedTuple):
+    """Grasps and episodes in each cell, both (|yaw|, y, x); `edges` are the cells' bounds in rad, m, m."""
+
+    successes: np.ndarray
+    episodes: np.ndarray
+    edges: tuple[np.ndarray, ...]
+
+
+def cells(outcomes: list[Outcome], episode: Episode) -> Cells:
+    """Outcomes by where the block lay and how far it was turned."""
+    (x_min, y_min), (x_max, y_max) = episode.spawn_min_in_table_m, episode.spawn_max_in_table_m
+    ranges = ((0.0, episode.spawn_yaw_rad), (y_min, y_max), (x_min, x_max))
+    edges = tuple(np.linspace(*ends, count + 1) for ends, count in zip(ranges, MAP_CELLS, strict=True))
+    where = np.array([(abs(o.block_yaw_rad), o.block_y_m, o.block_x_m) for o in outcomes])
+    successes, _ = np.histogramdd(where, edges, weights=[float(o.is_success) for o in outcomes])
+    episodes, _ = np.histogramdd(where, edges)
+    return Cells(successes.astype(int), episodes.astype(int), edges)
+
+
+def heat_map(outcomes: list[Outcome], contract: Contract, file: BinaryIO) -> None:
+    """Success in each cell of the spawn area, a panel for each range of yaw; a cell without a block stays blank."""
+    found = cells(outcomes, contract.episode)
+    yaw_deg, y_mm, x_mm = np.degrees(found.edges[0]), found.edges[1] * 1e3, found.edges[2] * 1e3
+    figure = Figure(figsize=(12, 2.9), layout="constrained")
+    panels = figure.subplots(1, MAP_CELLS[0], sharey=True)
+    for panel, successes, episodes, low, high in zip(panels, found.successes, found.episodes, yaw_deg, yaw_deg[1:], strict=False):
+        share = np.ma.masked_invalid(np.divide(successes, episodes, out=np.full(episodes.shape, np.nan), where=episodes > 0))
+        mesh = panel.pcolormesh(x_mm, y_mm, share, cmap="RdYlBu", vmin=0.0, vmax=1.0, edgecolors="white", linewidth=1.5)
+        for (row, column), count in np.ndenumerate(episodes):
+            if count:
+                middle = (x_mm[column : column + 2].mean(), y_mm[row : row + 2].mean())
+                colour = "white" if abs(share[row, column] - 0.5) > 0.4 else "black"
+                text = f"{share[row, column]:.0%}\n{successes[row, column]}/{count}"
+                panel.annotate(text, middle, ha="center", va="center", fontsize=8, color=colour)
+        panel.set(title=f"turned {low:.0f} to {high:.0f}°", xlabel="block x (mm)", aspect="equal", xticks=x_mm, yticks=y_mm.round(1))
+    panels[0].set_ylabel("block y (mm)")
+    figure.colorbar(mesh, ax=panels, label="grasped", format=PercentFormatter(1.0), shrink=0.7)
+    figure.savefig(file, dpi=110)
+
+
+def noise_curve(curves: dict[str, list[Point]], file: BinaryIO) -> None:
+    """Success against the camera's disparity noise with its 95 % interval, a line for each policy."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for who, points in curves.items():
+        noise_px, successes, episodes = np.array(points).T
+        share = successes / episodes
+        low, high = np.array([wilson(int(s), int(n)) for s, n in zip(successes, episodes, strict=True)]).T
+        axes.errorbar(noise_px, share, (share - low, high - share), fmt="o-", capsize=4, label=who)
+    usual = RANGES.noise_px
+    axes.axvspan(usual.low, usual.high, color="0.92", label="drawn in 'randomised'")
+    axes.set(xlabel="disparity noise of the depth camera (pixels, standard deviation)", ylabel="grasped", ylim=(0.0, 1.02))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+    figure.savefig(file, dpi=110)
 
 
 def study(table: Path, path: Path) -> None:

@@ -22,7 +22,6 @@ from trainer.sac.networks import Actor
 
 EXAMPLE_EPISODES = 4  # whose observations become golden vectors
 EXAMPLE_SEED = 3_000_000
-VARIANT = "depth"
 
 Watch = Callable[[Iterable[Outcome]], Iterable[Outcome]]  # wraps the outcomes as they come, to show progress
 
@@ -54,9 +53,9 @@ def open_trained(source: Path) -> Trained:
         header, env_steps, wall_s, algorithm = stored.header, stored.env_steps, stored.wall_s, "sac"
         actor = Actor(header.contract)
         actor.load_state_dict(stored.actor)
-    checkpoint.check_contract(path, header.contract, spec.contract())
+    checkpoint.check_contract(path, header.contract, spec.contract(header.contract.variant))
     settings = header.settings
-    training = Training(header.commit, algorithm, settings.seed, env_steps, wall_s, settings.randomisation, VARIANT)
+    training = Training(header.commit, algorithm, settings.seed, env_steps, wall_s, settings.randomisation, header.contract.variant)
     return Trained(actor, header.contract, training)
 
 
@@ -93,13 +92,14 @@ def publish(source: Path, out: Path, suites: list[str], episodes: int, watch: Wa
 def collect_examples(contract: Contract) -> Examples:
     """Observations on the expert's way to a few blocks, every fifth."""
     env = DofbotGrasp(contract)
-    depth, proprio = [], []
+    sights, proprio = [], []
     for episode in range(EXAMPLE_EPISODES):
         observation, _ = env.reset(seed=EXAMPLE_SEED + episode)
         for step in range(contract.episode.steps - 1):
             if step % 5 == 0:
-                depth.append(observation["depth"])
+                sights.append(observation[contract.sight.field])
                 proprio.append(observation["proprio"])
             observation, *_ = env.step(env.expert_action())
     env.close()
-    return Examples(np.stack(depth), np.stack(proprio))
+    seen = {"depth": None, contract.sight.field: np.stack(sights)}
+    return Examples(proprio=np.stack(proprio), **seen)

@@ -58,6 +58,8 @@ class Ranges(Struct, frozen=True):
     near_blind_m: Range = Range(0.04, 0.0, 0.07, "D405: 40 mm by its sheet at 424x240, 70 mm by testers (librealsense #10444)")
     latency_ticks: Range = Range(0.0, 0.0, 2.99, "ours: an image is up to two servo ticks old")
     repeat_share: Range = Range(0.0, 0.0, 0.10, "ours: every tenth frame comes twice")
+    marker_bias_m: Range = Range(-0.002, 0.0, 0.002, "ours, on each axis: twice the 1 mm that calibration aims at")
+    marker_noise_m: Range = Range(0.001, 0.0, 0.001, "ours, standard deviation: IPPE on a 20 mm marker, 0.2 mm in x, y, 0.9 mm in z")
 
 
 RANGES = Ranges()
@@ -72,6 +74,8 @@ class Scene(NamedTuple):
     faults: DepthFaults = NO_FAULTS
     latency_ticks: int = 0
     repeat_share: float = 0.0
+    marker_bias_m: tuple[float, ...] = (0.0, 0.0, 0.0)  # how far off the block's marker is seen, all the time
+    marker_noise_m: float = 0.0  # and from one frame to the next
 
 
 Draw = Callable[[np.random.Generator, Episode], Scene]
@@ -110,4 +114,7 @@ def draw_scene(rng: np.random.Generator, episode: Episode, strength: float, spaw
         near_blind_m=r.near_blind_m.draw(rng, s),
         shadows=True,
     )
-    return Scene((block,), quirks, faults, int(r.latency_ticks.draw(rng, s)), r.repeat_share.draw(rng, s))
+    latency_ticks, repeat_share = int(r.latency_ticks.draw(rng, s)), r.repeat_share.draw(rng, s)
+    marker_rng = rng.spawn(1)[0]  # takes nothing from `rng`: a seed's depth images do not depend on the marker
+    marker = (r.marker_bias_m.draws(marker_rng, s, 3), r.marker_noise_m.draw(marker_rng, s))
+    return Scene((block,), quirks, faults, latency_ticks, repeat_share, *marker)

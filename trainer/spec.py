@@ -1,13 +1,16 @@
 """The task that we train: every number of the contract, once, with its reason."""
 
 import math
+from typing import Literal
 
 import numpy as np
 
 import urdf
 from edge import robot
-from edge.contract import SCHEMA_VERSION, ActionOutput, Contract, DepthInput, Episode, ProprioInput, Rates, Robot, VirtualCamera
+from edge.contract import SCHEMA_VERSION, ActionOutput, BlockInput, Contract, DepthInput, Episode, ProprioInput, Rates, Robot, VirtualCamera
 from edge.messages import Intrinsics
+
+Variant = Literal["depth", "xyz"]
 
 IMAGE_PX = 64
 # D405: depth field of view 84° x 58° (librealsense #11427); the largest square has 58° both ways.
@@ -45,11 +48,23 @@ EPISODE = Episode(
 )
 
 
-def contract() -> Contract:
-    """The contract before training: no training record, no evaluation, no golden vectors."""
+DEPTH = DepthInput(name="depth", near_m=0.04, far_m=0.36, invalid_value=0.0, max_invalid_fraction=0.6)
+BLOCK = BlockInput(
+    name="block",
+    min_in_table_m=(-0.175, -0.050, -0.010),  # the workspace and 100 mm around it, where no block gets by being pushed
+    max_in_table_m=(0.175, 0.270, 0.150),  # from below the table to above a lifted block
+)
+
+
+def contract(variant: Variant = "depth") -> Contract:
+    """The contract before training: no training record, no evaluation, no golden vectors.
+
+    The policy sees depth images, or is told where the block is ('xyz').
+    """
     return Contract(
         schema_version=SCHEMA_VERSION,
-        depth=DepthInput(name="depth", near_m=0.04, far_m=0.36, invalid_value=0.0, max_invalid_fraction=0.6),
+        depth=DEPTH if variant == "depth" else None,
+        block=BLOCK if variant == "xyz" else None,
         camera=VirtualCamera(
             intrinsics=Intrinsics(IMAGE_PX, IMAGE_PX, FOCAL_PX, FOCAL_PX, CENTRE_PX, CENTRE_PX),
             transform_camera_to_tool=tuple(tuple(row) for row in camera_to_tool().tolist()),

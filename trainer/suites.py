@@ -54,7 +54,7 @@ def camera_offset(rng: np.random.Generator, episode: Episode) -> Scene:
 
 
 def with_noise(noise_px: float) -> Draw:
-    """As randomised, with one given disparity noise."""
+    """As randomised, with one given disparity noise of the camera, in pixels."""
 
     def draw(rng: np.random.Generator, episode: Episode) -> Scene:
         scene = draw_scene(rng, episode, 1.0)
@@ -65,6 +65,15 @@ def with_noise(noise_px: float) -> Draw:
 
 SUITES: dict[str, Draw] = {"clean": clean, "randomised": randomised, "heldout": held_out, "camera-offset": camera_offset}
 NOISE_SWEEP: dict[str, Draw] = {f"noise {noise_px:g} px": with_noise(noise_px) for noise_px in NOISE_PX}
+
+
+def kind_of(blocks: tuple[Block, ...]) -> str:
+    """'cube', 'cuboid', 'cylinder' or 'two cubes'."""
+    if len(blocks) > 1:
+        return "two cubes"
+    if blocks[0].cylinder:
+        return "cylinder"
+    return "cube" if len(set(blocks[0].size_m)) == 1 else "cuboid"
 
 
 def _like(block: Block, size_m: tuple[float, float, float], cylinder: bool = False) -> Block:

@@ -95,9 +95,9 @@ class Run:
         return success, True
 
 
-def train_sac(out: Path, settings: Settings, until_success: float) -> tuple[Ending, Row]:
+def train_sac(out: Path, settings: Settings, until_success: float, variant: spec.Variant = "depth") -> tuple[Ending, Row]:
     """Start a run in `out`; how it ended, and its last figures. Raises `DofbotError` where there is a run already."""
-    contract = spec.contract()
+    contract = spec.contract(variant)
     return _run(out, checkpoint.new_header(settings, contract), Learner(contract, settings), until_success)
 
 
@@ -105,7 +105,7 @@ def resume_sac(path: Path, env_steps: int | None, until_success: float) -> tuple
     """Go on from a run's folder or checkpoint, with its settings, to `env_steps` in all."""
     path = path / checkpoint.NAME if path.is_dir() else path
     found = checkpoint.load(path)
-    contract = spec.contract()
+    contract = spec.contract(found.header.contract.variant)
     checkpoint.check_contract(path, found.header.contract, contract)
     if found.learner is None:
         raise DofbotError(f"checkpoint {path} holds the actor alone; resume from the run's {checkpoint.NAME}")

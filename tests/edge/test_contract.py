@@ -106,7 +106,7 @@ def test_ranges_end_where_they_say(path: Keys, inside: tuple[Any, ...], outside:
 
 def test_fields_are_written_in_the_order_of_their_declaration() -> None:
     """Equal contracts are equal bytes: the digest of a policy file depends on it."""
-    assert list(document()) == [field.name for field in msgspec.structs.fields(Contract)]
+    assert list(document()) == [field.name for field in msgspec.structs.fields(Contract) if field.name != "block"]  # xyz has it
     assert list(document()["episode"]) == [field.name for field in msgspec.structs.fields(contracts.Episode)]
 
 

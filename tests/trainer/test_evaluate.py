@@ -15,7 +15,8 @@ pytest.importorskip("pybullet")
 
 from edge.errors import PolicyError  # noqa: E402
 from trainer.env import DofbotGrasp  # noqa: E402
-from trainer.evaluate import Outcome, causes, evaluate, misses_mm, open_policy, play, summarise, wilson, write_csv  # noqa: E402
+from trainer.evaluate import Outcome, causes, evaluate, misses_mm, open_policy, play, summarise, wilson, worst, write_csv  # noqa: E402
+from trainer.suites import SUITES  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_interval_holds_the_proportion_and_narrows(episodes, data):
 
 OUTCOMES = [
     Outcome(7, 0.012345, 0.1, -0.5, True, 0.0012),
-    Outcome(8, -0.05, 0.125, 0.0, False, 0.02, "pushed"),
+    Outcome(8, -0.05, 0.125, 0.0, False, 0.02, "pushed", "cylinder"),
     Outcome(9, 0.0, 0.075, 0.7, True, 0.003),
 ]
 
@@ -57,6 +58,14 @@ def test_record_counts_the_outcomes():
     assert misses_mm(OUTCOMES) == pytest.approx({"p50": 3.0, "p95": 18.3, "max": 20.0})
 
 
+def test_the_worst_is_the_farthest_failure_or_else_the_farthest_grasp():
+    first, pushed, second = OUTCOMES
+    assert worst([first, second]) is second
+    near = pushed._replace(miss_m=0.001)
+    assert worst([first, near, second]) is near
+    assert worst([near, first, pushed]) is pushed
+
+
 def test_csv_holds_every_episode(tmp_path):
     write_csv(OUTCOMES, tmp_path / "o.csv")
     with (tmp_path / "o.csv").open() as file:
@@ -64,6 +73,7 @@ def test_csv_holds_every_episode(tmp_path):
     assert tuple(rows[0]) == Outcome._fields
     assert [(int(row["seed"]), row["is_success"]) for row in rows] == [(7, "1"), (8, "0"), (9, "1")]
     assert [row["cause"] for row in rows] == ["", "pushed", ""]
+    assert [row["kind"] for row in rows] == ["cube", "cylinder", "cube"]
     assert float(rows[0]["block_x_m"]) == pytest.approx(0.012345, abs=1e-5)
 
 
@@ -90,6 +100,14 @@ def test_an_episode_depends_on_its_seed_alone():
     assert play(env, straight_down, 5) == first
 
 
+def test_an_outcome_says_what_kind_of_block_it_was():
+    env = DofbotGrasp()
+    env.draw = SUITES["heldout"]
+    outcomes = [play(env, straight_down, seed) for seed in range(16)]
+    assert len({outcome.kind for outcome in outcomes}) == 4
+    env.close()
+
+
 def test_a_policy_that_cannot_be_opened_is_one_error(tmp_path):
     with pytest.raises(PolicyError, match="not readable"):
         list(evaluate(partial(open_policy, tmp_path / "none.onnx"), 8, workers=1))
@@ -97,5 +115,5 @@ def test_a_policy_that_cannot_be_opened_is_one_error(tmp_path):
 
 def test_evaluating_needs_no_torch():
     """`dofbot eval` comes with the extra `sim`."""
-    probe = "import sys; sys.modules['torch'] = None; import trainer.cli, trainer.evaluate, trainer.plots"
+    probe = "import sys; sys.modules['torch'] = None; import trainer.cli, trainer.controls, trainer.plots, trainer.report"
     subprocess.run([sys.executable, "-c", probe], check=True, cwd=Path(__file__).parents[2], capture_output=True)

@@ -9,7 +9,8 @@ import torch
 
 from edge.errors import DofbotError
 from trainer.evaluate import deaf_to_interrupts
-from trainer.sac.networks import Actor, halve
+from trainer.sac.networks import Actor, shrink
+from trainer.sac.replay import keep
 
 EXPERT_NOISE = 0.4  # of an action: demonstrations also show how to come back
 
@@ -28,6 +29,7 @@ class Rollout:
         seeds = source.spawn(1)[0].generate_state(n_envs, np.uint64)
         self._observations = [env.reset(seed=int(seed))[0] for env, seed in zip(self._envs, seeds, strict=True)]
         self._actor = Actor(self._envs[0].contract)
+        self._field = self._envs[0].contract.sight.field
 
     def play(self, weights: Chunk | None, steps: int, spawn_fraction: float) -> tuple[Chunk, list[bool]]:
         """`steps` time steps by an actor with these weights (sampled), or by the expert when None; and each ended episode's success."""
@@ -44,20 +46,20 @@ class Rollout:
         n = len(self._envs)
         state = np.stack([env.privileged() for env in self._envs])
         proprio = np.stack([observation["proprio"] for observation in self._observations])
-        halved = halve(torch.from_numpy(np.stack([observation["depth"] for observation in self._observations])))
-        action = self._expert_actions() if by_expert else self._sampled_actions(halved, proprio)
+        sight = shrink(torch.from_numpy(np.stack([observation[self._field] for observation in self._observations])))
+        action = self._expert_actions() if by_expert else self._sampled_actions(sight, proprio)
         reward, done = np.zeros(n, np.float32), np.zeros(n, np.bool_)
         for i, env in enumerate(self._envs):
             self._observations[i], reward[i], done[i], _, info = env.step(action[i])
             if done[i]:
                 successes.append(info["is_success"])
                 self._observations[i], _ = env.reset()
-        pixels = (halved[:, 0] * 255.0).round().to(torch.uint8).numpy()
-        return {"depth": pixels, "proprio": proprio, "state": state, "action": action, "reward": reward, "done": done}
+        kept = {self._field: keep(sight), "proprio": proprio}
+        return {**kept, "state": state, "action": action, "reward": reward, "done": done}
 
-    def _sampled_actions(self, halved: torch.Tensor, proprio: np.ndarray) -> np.ndarray:
+    def _sampled_actions(self, sight: torch.Tensor, proprio: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return self._actor.sample(halved, torch.from_numpy(proprio))[0].numpy()
+            return self._actor.sample(sight, torch.from_numpy(proprio))[0].numpy()
 
     def _expert_actions(self) -> np.ndarray:
         wanted = np.stack([env.expert_action() for env in self._envs])

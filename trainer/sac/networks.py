@@ -1,4 +1,4 @@
-"""The actor sees depth and proprioception; the critics see the privileged state (Pinto et al. 2017, arXiv 1710.06542)."""
+"""The actor sees depth or the block's position, and proprioception; critics see the whole state (Pinto et al. 2017, arXiv 1710.06542)."""
 
 import math
 
@@ -15,6 +15,11 @@ POSE_SCALE_M = 0.05  # the auxiliary head regresses the block's position relativ
 def halve(depth: Tensor) -> Tensor:
     """(n, 1, 64, 64) → (n, 1, 32, 32): area pooling keeps sub-pixel positions at a quarter of the cost."""
     return functional.avg_pool2d(depth, 2)
+
+
+def shrink(sight: Tensor) -> Tensor:
+    """What the policy sees as the actor takes it: images halved, positions (n, 3) as they are."""
+    return halve(sight) if sight.ndim == 4 else sight
 
 
 class Encoder(nn.Module):
@@ -42,17 +47,23 @@ class Encoder(nn.Module):
 
 
 class Actor(nn.Module):
-    """Squashed Gaussian policy (Haarnoja et al. 2018, arXiv 1812.05905) with an auxiliary head for the block's position."""
+    """Squashed Gaussian policy (Haarnoja et al. 2018, arXiv 1812.05905) with an auxiliary head for the block's position.
+
+    Where the contract gives that position, encoder and head are left out.
+    """
 
     proprio_centre: Tensor
     proprio_scale: Tensor
 
     def __init__(self, contract: Contract, features: int = 64, hidden: int = 128) -> None:
         super().__init__()
-        self.encoder = Encoder(features)
-        n_actions, n_proprio = len(contract.action.fields), len(contract.proprio.fields)
-        self.pose = nn.Linear(features, 2)
-        self.trunk = nn.Sequential(nn.Linear(features + 2 + n_proprio, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        n_actions, n_proprio, n_known = len(contract.action.fields), len(contract.proprio.fields), 3
+        self.sees_images = contract.depth is not None
+        if self.sees_images:
+            self.encoder = Encoder(features)
+            self.pose = nn.Linear(features, 2)
+            n_known = features + 2
+        self.trunk = nn.Sequential(nn.Linear(n_known + n_proprio, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
         self.mean = nn.Linear(hidden, n_actions)
         self.log_std = nn.Linear(hidden, n_actions)
         # tool x, y, z and steps left, to about ±1; inside the graph so that the robot feeds physical values
@@ -60,18 +71,26 @@ class Actor(nn.Module):
         self.register_buffer("proprio_centre", torch.tensor([0.0, 0.12, 0.06, steps / 2.0]))
         self.register_buffer("proprio_scale", torch.tensor([0.05, 0.05, 0.05, steps / 2.0]))
 
-    def distribution(self, halved: Tensor, proprio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and log standard deviation before squashing, and the block's position relative to the tool (in POSE_SCALE_M)."""
-        features = self.encoder(halved)
-        pose = self.pose(features)
-        hidden = self.trunk(torch.cat([features, pose, (proprio - self.proprio_centre) / self.proprio_scale], 1))
+    def distribution(self, sight: Tensor, proprio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and log standard deviation before squashing, and the block's x and y relative to the tool (in POSE_SCALE_M).
+
+        `sight` is what `shrink` gives: halved images, or the block's position.
+        """
+        if self.sees_images:
+            features = self.encoder(sight)
+            pose = self.pose(features)
+            known = [features, pose]
+        else:
+            known = [(sight - proprio[:, :3]) / POSE_SCALE_M]
+            pose = known[0][:, :2]
+        hidden = self.trunk(torch.cat([*known, (proprio - self.proprio_centre) / self.proprio_scale], 1))
         span = LOG_STD_MAX - LOG_STD_MIN
         log_std = LOG_STD_MIN + 0.5 * span * (1.0 + torch.tanh(self.log_std(hidden)))
         return self.mean(hidden), log_std, pose
 
-    def sample(self, halved: Tensor, proprio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def sample(self, sight: Tensor, proprio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A reparametrised action in (-1, 1), its log-probability (n, 1), and the auxiliary pose."""
-        mean, log_std, pose = self.distribution(halved, proprio)
+        mean, log_std, pose = self.distribution(sight, proprio)
         raw = mean + log_std.exp() * torch.randn_like(mean)
         return torch.tanh(raw), self.log_probability(raw, mean, log_std), pose
 
@@ -83,9 +102,9 @@ class Actor(nn.Module):
         squashing = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw))
         return (gaussian - squashing).sum(1, keepdim=True)
 
-    def forward(self, depth: Tensor, proprio: Tensor) -> Tensor:
-        """The deterministic action (n, 2) in (-1, 1) for whole images (n, 1, 64, 64): what is exported."""
-        return torch.tanh(self.distribution(halve(depth), proprio)[0])
+    def forward(self, sight: Tensor, proprio: Tensor) -> Tensor:
+        """The deterministic action (n, 2) in (-1, 1) for whole images (n, 1, 64, 64) or positions (n, 3): what is exported."""
+        return torch.tanh(self.distribution(shrink(sight), proprio)[0])
 
 
 class Critic(nn.Module):

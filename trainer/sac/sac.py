@@ -1,6 +1,6 @@
 """Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905), changed where the task allows it, each with its source:
 
-- the critics see the privileged state, the actor only images (Pinto et al. 2017, arXiv 1710.06542);
+- the critics see the privileged state, the actor only images, or a measured position (Pinto et al. 2017, arXiv 1710.06542);
 - half of each batch are demonstrations, critics have LayerNorm, the target has no entropy term (RLPD, arXiv 2302.02948);
 - the last step is a true end, and the actor knows the steps left (Pardo et al. 2018, arXiv 1712.00378);
 - an auxiliary head regresses the block's position, a label that is free in simulation (Jaderberg et al. 2016, arXiv 1611.05397).
@@ -89,8 +89,8 @@ class Learner:
         self.actor_optimiser = torch.optim.AdamW(self.actor.parameters(), settings.learning_rate, fused=True)
         self.critic_optimiser = torch.optim.AdamW(self.critic.parameters(), settings.learning_rate, fused=True)
         self.alpha_optimiser = torch.optim.Adam([self.log_alpha], settings.learning_rate)
-        image = (contract.camera.intrinsics.height // 2, contract.camera.intrinsics.width // 2)
-        sizes = (image, len(contract.proprio.fields), n_state, n_actions)
+        seen = contract.sight.shape
+        sizes = (seen if contract.depth is None else (seen[0] // 2, seen[1] // 2), len(contract.proprio.fields), n_state, n_actions)
         self.replay = Replay(settings.capacity, N_ENVS, *sizes)
         self.demos = Replay(max(1, settings.demo_episodes) * contract.episode.steps, N_ENVS, *sizes)
         self.rng = np.random.default_rng(settings.seed)
