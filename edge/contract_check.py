@@ -15,7 +15,8 @@ from edge.contract import SCHEMA_VERSION, Contract, decode
 from edge.errors import PolicyError
 from edge.messages import Intrinsics
 
-PROPRIO_FIELDS = ("tool_x_m", "tool_y_m", "tool_z_m", "steps_left")  # what `edge.observation.proprio_input` gives, in order
+# What `edge.observation.proprio_input` gives, in order.
+PROPRIO_FIELDS = ("tool_x_m", "tool_y_m", "tool_z_m", "steps_left", "moved_x_m", "moved_y_m")
 ACTION_FIELDS = ("delta_x", "delta_y")  # what `edge.task` takes, in order
 HEIGHT_TOLERANCE_M = 1e-3  # a ruler's; the gripper's own tolerance in height is several times this
 GOLDEN_TOLERANCE_MAX = 1e-3  # 10 µm of motion at 10 mm an action; a wider one would no longer test the graph

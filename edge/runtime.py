@@ -152,7 +152,7 @@ class Runtime:
         """The policy's action for the newest frame; raises when there is none to act on, or the action is none."""
         depth = observation.depth_input(self._fresh_frame(), self._depth, self._policy.contract.camera.intrinsics)
         tool = kinematics.tool_pose(self._gate.position, self._task.mount)
-        proprio = observation.proprio_input(tool, self._task.steps_left(self._state))
+        proprio = observation.proprio_input(tool, self._state.before, self._task.steps_left(self._state))
         began_s = time.perf_counter()
         action = self._policy.act(depth, proprio)
         self._timings.inference.append(time.perf_counter() - began_s)

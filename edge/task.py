@@ -57,6 +57,7 @@ class TaskState(NamedTuple):
     step: int = 0  # policy decisions taken
     origin: ToolPose = ToolPose(0.0, 0.0, 0.0)  # where the current move began,
     goal: ToolPose = ToolPose(0.0, 0.0, 0.0)  # and where it leads
+    before: ToolPose = ToolPose(0.0, 0.0, 0.0)  # where the tool was at the last decision, or when the phase began
     waypoints: tuple[Waypoint, ...] = ()
 
 
@@ -105,7 +106,7 @@ class GraspTask:
             )
         elif phase in (Phase.HOMING, Phase.PARK) and here.z_m < CLEAR_HEIGHT_M:
             waypoints = (Waypoint(self._reachable(here._replace(z_m=CLEAR_HEIGHT_M)), sent.opening_m),)
-        return TaskState(phase, origin=here, goal=here, waypoints=waypoints)
+        return TaskState(phase, origin=here, goal=here, before=kinematics.tool_pose(sent, self.mount), waypoints=waypoints)
 
     def needs_action(self, state: TaskState) -> bool:
         """Whether this tick starts a policy step."""
@@ -149,7 +150,8 @@ class GraspTask:
         if self.needs_action(state):
             if action is None:
                 raise ValueError("APPROACH needs an action at the start of each policy step")
-            state = state._replace(tick=0, step=state.step + 1, origin=self._upright(sent), goal=self._decide(state, sent, action))
+            goal, before = self._decide(state, sent, action), kinematics.tool_pose(sent, self.mount)
+            state = state._replace(tick=0, step=state.step + 1, origin=self._upright(sent), goal=goal, before=before)
         part = (state.tick + 1) / self.ticks_per_step
         origin, goal = state.origin, state.goal
         pose = ToolPose(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from trainer.evaluate import Measured, Outcome
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-_FIXED_BY_RESUME = ("algo", "variant", "out", "seed", "demos", "auxiliary", "curriculum", "randomisation")
-_OURS_ALONE = ("variant", "demos", "auxiliary", "curriculum")
+_FIXED_BY_RESUME = ("algo", "variant", "out", "seed", "demos", "auxiliary", "privileged", "reward", "curriculum", "randomisation")
+_OURS_ALONE = ("variant", "demos", "auxiliary", "privileged", "curriculum")
 
 
 class Suite(StrEnum):
@@ -29,7 +29,7 @@ class Suite(StrEnum):
     randomised = "randomised"
     heldout = "heldout"
     camera_offset = "camera-offset"
-    noise = "noise"
+    noise_sweep = "noise-sweep"
     all = "all"
 
 
@@ -54,17 +54,21 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, with its settings.")] = None,
     demos: Annotated[bool, typer.Option(help="Half of each batch from a scripted expert's episodes.")] = True,
     auxiliary: Annotated[bool, typer.Option(help="Also learn to tell where the block is.")] = True,
-    curriculum: Annotated[bool, typer.Option(help="Widen the spawn area in steps as success grows.")] = False,
+    privileged: Annotated[bool, typer.Option(help="Critics see the whole state; without: what the actor sees.")] = True,
+    reward: Annotated[Literal["dense", "sparse"], typer.Option(help="Sparse: for the grasp alone.")] = "dense",
+    curriculum: Annotated[
+        Literal["none", "steps", "continuous"], typer.Option(help="Widen the spawn area with success: in levels, or steadily.")
+    ] = "none",
     randomisation: Strength = 1.0,
     until_success: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Stop early once so much of 300 fresh blocks is grasped; 0: never.")
+        float, typer.Option(min=0.0, max=1.0, help="Stop early once so much of 100, then of 900 fresh blocks is grasped; 0: never.")
     ] = 0.0,
 ) -> None:
     """Train a policy. Ctrl-C saves and stops; --resume goes on."""
     is_sb3 = algo == "sb3" if resume is None else resume.suffix == ".zip" or (resume / "checkpoint.zip").exists()
     _refuse(context, _FIXED_BY_RESUME if resume else (), "is fixed by the run that --resume goes on with")
     _refuse(context, _OURS_ALONE if is_sb3 else (), "is for --algo sac alone")
-    _refuse(context, ("auxiliary",) if variant == "xyz" else (), "is for --variant depth alone")
+    _refuse(context, ("auxiliary", "privileged") if variant == "xyz" else (), "is for --variant depth alone")
     if resume is None and any(out.glob("checkpoint.*")):
         raise DofbotError(f"{out} has a training run already; go on with --resume {out}, or give another --out")
     with _extra("trainer"):
@@ -78,7 +82,8 @@ def train(
     else:
         changed = {"env_steps": steps, "demo_episodes": None if demos else 0, "auxiliary": None if auxiliary else 0.0}
         given: dict[str, Any] = {name: value for name, value in changed.items() if value is not None}
-        settings = Settings(seed=seed, curriculum=curriculum, randomisation=randomisation, **given)
+        given |= {"privileged": privileged, "reward": reward, "curriculum": curriculum, "randomisation": randomisation}
+        settings = Settings(seed=seed, **given)
         ending, last = start(out, settings, until_success)
     with checkpoint.writing(out / "curve.png"):
         plots.curve(runlog.read(out), out / "curve.png")
@@ -195,7 +200,7 @@ def _named(choices: Iterable[Suite]) -> list[str]:
     """The suites that were chosen, each once."""
     from trainer.suites import NOISE_SWEEP, SUITES
 
-    groups = {Suite.noise: list(NOISE_SWEEP), Suite.all: [*SUITES, *NOISE_SWEEP]}
+    groups = {Suite.noise_sweep: list(NOISE_SWEEP), Suite.all: [*SUITES, *NOISE_SWEEP]}
     return list(dict.fromkeys(name for choice in choices for name in groups.get(choice, [choice.value])))
 
 

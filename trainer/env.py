@@ -24,6 +24,9 @@ from trainer.world import World
 # Dense reward: what a step brings the tool nearer to the block. It is not taken back at the end as potential-based
 # shaping (Ng, Harada & Russell 1999) would: being centred is worth something itself, because it leaves margin.
 SHAPING_PER_M = 50.0  # 20 mm nearer is worth one grasp; at 20 the tool stays 4 mm off, at 50 it is 1.4 mm
+# Staying away costs as well, step by step, and so does moving: with shaping alone, swinging about the block was free.
+DISTANCE_PER_M = 20.0
+EFFORT = 0.05  # of an action of 1 on one axis, squared: as much as 2.5 mm of distance
 PRIVILEGED_FIELDS = (
     "block_x_rel",
     "block_y_rel",
@@ -34,6 +37,11 @@ PRIVILEGED_FIELDS = (
     "tool_z",
     "steps_left",
     "block_size",
+    "ahead_x",  # of the arm by the set points: what lag keeps back
+    "ahead_y",
+    "servo_lag",
+    "image_latency",
+    "friction",
 )
 # Why a grasp failed: the block was 'pushed' before the fingers closed; it was between them but 'slipped'; the tool was
 # still on its way, 'late'; or it was elsewhere, 'missed'.
@@ -43,7 +51,7 @@ _PLACE_IN_TABLE_M = (-0.12, 0.06)  # where the runtime puts blocks down by defau
 
 
 class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
-    """Observation: `depth` (1, 64, 64) float32 in [0, 1], `proprio` (4,) float32; action: (2,) in [-1, 1], ±10 mm in x and y.
+    """Observation: `depth` (1, 64, 64) float32 in [0, 1], `proprio` (6,) float32; action: (2,) in [-1, 1], ±10 mm in x and y.
 
     With a contract of variant 'xyz' there is `block` (3,) float32 instead of `depth`: its centre in metres, in the table frame.
     """
@@ -71,7 +79,7 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
         self.observation_space = spaces.Dict(
             {
                 sight.field: spaces.Box(np.broadcast_to(sight.low, shape), np.broadcast_to(sight.high, shape), shape, np.float32),
-                "proprio": spaces.Box(-1.0, np.array([1.0, 1.0, 1.0, self.contract.episode.steps], np.float32), (4,), np.float32),
+                "proprio": spaces.Box(-1.0, np.array([1.0, 1.0, 1.0, self.contract.episode.steps, 1.0, 1.0], np.float32), (6,), np.float32),
             }
         )
         self.action_space = spaces.Box(-1.0, 1.0, (len(self.contract.action.fields),), np.float32)
@@ -100,8 +108,13 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
         terminated = self.task.finished(self._state, self.sent)
         self._distances_m.append(after_m)
         info: dict[str, Any] = self._outcome() if terminated else {}
-        shaping = SHAPING_PER_M * (before_m - after_m) if self.reward == "dense" else 0.0
+        shaping = self._shaping(before_m, after_m, action) if self.reward == "dense" else 0.0
         return self._observe(), shaping + float(info.get("is_success", 0.0)), terminated, False, info
+
+    @staticmethod
+    def _shaping(before_m: float, after_m: float, action: np.ndarray) -> float:
+        effort = float(np.square(np.clip(action, -1.0, 1.0)).sum())
+        return SHAPING_PER_M * (before_m - after_m) - DISTANCE_PER_M * after_m - EFFORT * effort
 
     @property
     def sent(self) -> JointCommand:
@@ -119,8 +132,9 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
         return offset_m
 
     def privileged(self) -> Float32:
-        """(9,) float32 of `PRIVILEGED_FIELDS`, scaled to about ±1: what a critic may know and the robot may not."""
+        """(14,) float32 of `PRIVILEGED_FIELDS`, scaled to about ±1: what a critic may know and the robot may not."""
         tool = kinematics.tool_pose(self.world.joints(), self.task.mount)
+        sent, quirks = kinematics.tool_pose(self.sent, self.task.mount), self.scene.quirks
         x_m, y_m = self._offset_m()
         block = self.world.block_in_table()
         yaw4 = 4.0 * np.arctan2(block[1, 0], block[0, 0])  # a square looks the same after a quarter turn
@@ -128,7 +142,9 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
         size = (self.scene.blocks[0].size_m[0] - 0.03) / 0.01
         scaled = (x_m / 0.05, y_m / 0.05, np.sin(yaw4), np.cos(yaw4))
         tool_scaled = (tool.x_m / 0.05, (tool.y_m - 0.12) / 0.05, (tool.z_m - 0.06) / 0.05)
-        return np.array([*scaled, *tool_scaled, 2.0 * steps_left - 1.0, size], dtype=np.float32)
+        ahead = ((sent.x_m - tool.x_m) / 0.01, (sent.y_m - tool.y_m) / 0.01)
+        desk = ((quirks.servos.lag_s - 0.06) / 0.04, self.scene.latency_ticks - 1.0, (self.scene.blocks[0].friction - 0.85) / 0.35)
+        return np.array([*scaled, *tool_scaled, 2.0 * steps_left - 1.0, size, *ahead, *desk], dtype=np.float32)
 
     def expert_action(self) -> Float32:
         """(2,) what a controller does that knows where the block is: straight towards it, at most one action's length."""
@@ -202,7 +218,7 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
     def _observe(self) -> dict[str, np.ndarray]:
         tool = kinematics.tool_pose(self.sent, self.task.mount)
         seen = self._see().reshape(self._sight.tensor_shape[1:])
-        return {self._sight.field: seen, "proprio": observation.proprio_input(tool, self.task.steps_left(self._state))}
+        return {self._sight.field: seen, "proprio": observation.proprio_input(tool, self._state.before, self.task.steps_left(self._state))}
 
     def _see(self) -> Float32:
         """The image or the block's position that the policy gets: a little old, not quite true, sometimes the last one again."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DRAWS = SUITES | NOISE_SWEEP
 SEED = 1_000_000  # of the first evaluation episode; training never gets there
 
-Act = Callable[[Float32, Float32], Float32]  # depth (h, w) or block (3,), proprio (4,) → action (2,)
+Act = Callable[[Float32, Float32], Float32]  # depth (h, w) or block (3,), proprio (6,) → action (2,)
 Open = Callable[[], tuple[DofbotGrasp, Act]]  # called once in each worker
 
 

@@ -63,15 +63,15 @@ class Features(BaseFeaturesExtractor):
         proprio = observation_space["proprio"].shape[0]  # type: ignore[index]
         super().__init__(observation_space, image_features + proprio)
         self.encoder = Encoder(image_features)
-        self.register_buffer("proprio_scale", torch.tensor([0.05, 0.12, 0.06, steps]))
+        self.register_buffer("proprio_scale", torch.tensor([0.05, 0.12, 0.06, steps, 0.01, 0.01]))
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """(n, 64 + 4) features."""
+        """(n, 64 + 6) features."""
         return torch.cat([self.encoder(observations["depth"]), observations["proprio"] / self.proprio_scale], 1)
 
 
 class Sb3Actor(nn.Module):
-    """SB3's actor as `trainer.export` wants it: depth (n, 1, 64, 64), proprio (n, 4) → tanh of the mean."""
+    """SB3's actor as `trainer.export` wants it: depth (n, 1, 64, 64), proprio (n, 6) → tanh of the mean."""
 
     def __init__(self, model: SAC) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Sb3Checkpoint(NamedTuple):
 
 
 def train_sb3(out: Path, settings: Settings, until_success: float) -> tuple[Ending, Row]:
-    """Start a run in `out`; of the settings those for demonstrations, auxiliary loss and curriculum do not apply."""
+    """Start a run in `out`; of the settings those for demonstrations, auxiliary loss, privileged critics and curriculum do not apply."""
     contract = spec.contract()
     header = checkpoint.new_header(settings, contract)
     return _run(out, header, _new_model(header, N_ENVS), 0.0, until_success)
@@ -133,7 +133,7 @@ def _new_model(header: checkpoint.Header, n_envs: int) -> SAC:
     set_random_seed(settings.seed)
 
     def make() -> gym.Env:
-        return Halved(gym.make("DofbotGrasp-v0", contract=contract, randomisation=settings.randomisation))
+        return Halved(gym.make("DofbotGrasp-v0", contract=contract, reward=settings.reward, randomisation=settings.randomisation))
 
     return SAC(
         "MultiInputPolicy",
@@ -186,14 +186,18 @@ def _run(out: Path, header: checkpoint.Header, model: SAC, wall_s: float, until_
     model.get_env().seed(_env_seed(settings.seed, started_steps))  # type: ignore[union-attr]
 
     def save() -> None:
-        _save(out, header, model, callback.row.wall_s)
+        _save_replay(out / REPLAY_NAME, model)
+        _save_model(out / NAME, header, model, callback.row.wall_s)
+
+    def snapshot() -> None:
+        _save_model(out / "actors" / f"{model.num_timesteps}.zip", header, model, callback.row.wall_s)
 
     def open_now() -> Any:
         return opener(Sb3Actor(model), header.contract, settings.randomisation)
 
     with interrupts() as stop_asked, RunLog(out, settings.env_steps, started_steps, wall_s) as log:
         model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
-        run = Run(log, started_steps, until_success, save, open_now, stop_asked)
+        run = Run(log, started_steps, until_success, save, snapshot, open_now, stop_asked)
         callback = _Callback(run, wall_s)
         with checkpoint.writing(out / "tensorboard"):
             model.learn(settings.env_steps - started_steps, callback, reset_num_timesteps=False)
@@ -206,7 +210,7 @@ def _env_seed(seed: int, env_steps: int) -> int:
     return int(np.random.SeedSequence((seed, env_steps)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _save(out: Path, header: checkpoint.Header, model: SAC, wall_s: float) -> None:
+def _save_replay(path: Path, model: SAC) -> None:
     buffer = model.replay_buffer
     assert isinstance(buffer, DictReplayBuffer)
     filled = buffer.size()
@@ -215,15 +219,17 @@ def _save(out: Path, header: checkpoint.Header, model: SAC, wall_s: float) -> No
         arrays.update({f"{prefix}{name}": values[:filled] for name, values in observations.items()})
     memory = io.BytesIO()
     np.savez(memory, pos=buffer.pos, full=buffer.full, **arrays)
-    with checkpoint.writing(out / REPLAY_NAME):
-        write_atomically(out / REPLAY_NAME, memory.getvalue())
+    with checkpoint.writing(path):
+        write_atomically(path, memory.getvalue())
+
+
+def _save_model(path: Path, header: checkpoint.Header, model: SAC, wall_s: float) -> None:
     model.dofbot_header = msgspec.json.encode(header).decode()  # type: ignore[attr-defined]
     model.dofbot_wall_s = wall_s  # type: ignore[attr-defined]
     memory = io.BytesIO()
     model.save(memory)
-    for path in (out / NAME, out / "actors" / f"{model.num_timesteps}.zip"):
-        with checkpoint.writing(path):
-            write_atomically(path, memory.getvalue())
+    with checkpoint.writing(path):
+        write_atomically(path, memory.getvalue())
 
 
 def _load_replay(path: Path, buffer: Any) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import urdf
 from edge import robot
 from edge.contract import SCHEMA_VERSION, ActionOutput, BlockInput, Contract, DepthInput, Episode, ProprioInput, Rates, Robot, VirtualCamera
+from edge.contract_check import PROPRIO_FIELDS
 from edge.messages import Intrinsics
 
 Variant = Literal["depth", "xyz"]
@@ -69,7 +70,7 @@ def contract(variant: Variant = "depth") -> Contract:
             intrinsics=Intrinsics(IMAGE_PX, IMAGE_PX, FOCAL_PX, FOCAL_PX, CENTRE_PX, CENTRE_PX),
             transform_camera_to_tool=tuple(tuple(row) for row in camera_to_tool().tolist()),
         ),
-        proprio=ProprioInput(name="proprio", fields=("tool_x_m", "tool_y_m", "tool_z_m", "steps_left")),
+        proprio=ProprioInput(name="proprio", fields=PROPRIO_FIELDS),
         action=ActionOutput(name="action", fields=("delta_x", "delta_y"), scale_m=0.010),
         episode=EPISODE,
         rates=Rates(tick_hz=50.0, ticks_per_step=4),

@@ -1,22 +1,27 @@
 """How long does training take to 99 %, and what is each ingredient worth? `python -m trainer.study` measures it.
 
-Each run is one `dofbot train` on the clean desk, two cores, nothing else running. Its checkpoints, one each 10,000 steps, are played
-afterwards on fresh blocks. Time to 99 % is the training time of the first checkpoint that grasps 99 % and whose two
-successors do as well: a lucky spike does not count.
+Each run is one `dofbot train` on the clean desk. Its actors, one each 2,000 steps, are played afterwards on fresh blocks. Time to
+99 % is the training time of the first that grasps 990 of 1000 and whose two successors do as well: a lucky spike does not count.
 """
 
 import csv
+import signal
 import subprocess
 import sys
 from contextlib import closing
 from functools import partial
+from math import inf
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import numpy as np
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from trainer import plots, runlog
+from trainer.cli import EXIT_INTERRUPTED
 from trainer.evaluate import evaluate, open_actor, summarise
 
 GOAL = 0.99
@@ -26,15 +31,20 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "sac": (),
     "without demonstrations": ("--no-demos",),
     "without pose head": ("--no-auxiliary",),
-    "with curriculum": ("--curriculum",),
+    "without privileged critics": ("--no-privileged",),
+    "sparse reward": ("--reward", "sparse"),
+    "curriculum in levels": ("--curriculum", "steps"),
+    "continuous curriculum": ("--curriculum", "continuous"),
     "sb3": ("--algo", "sb3"),
+    "xyz": ("--variant", "xyz"),
 }
 
 
 def main(
     variant: Annotated[str, typer.Option(help=f"One of {', '.join(VARIANTS)}.")] = "sac",
     seeds: Annotated[int, typer.Option(min=1)] = 5,
-    steps: Annotated[int, typer.Option(min=10_000)] = 60_000,
+    steps: Annotated[int, typer.Option(min=6_000, help="What the learning rate is annealed over.")] = 60_000,
+    minutes: Annotated[float, typer.Option(min=0.1, help="A training that takes longer is stopped.")] = 30.0,
     episodes: Annotated[int, typer.Option(min=1, help="Fresh blocks a checkpoint.")] = 1000,
     out: Annotated[Path, typer.Option()] = Path("out/study"),
     table: Annotated[Path, typer.Option(help="CSV that results are added to.")] = Path("trainer/results/study.csv"),
@@ -44,20 +54,71 @@ def main(
         run = out / f"{variant.replace(' ', '-')}-{seed}"
         if not run.exists():
             command = ("train", "--seed", str(seed), "--steps", str(steps), "--out", str(run), "--until-success", "0", *VARIANTS[variant])
-            subprocess.run([sys.executable, "-m", "edge.cli", *command, "--randomisation", "0"], check=True)
+            _train([sys.executable, "-m", "edge.cli", *command, "--randomisation", "0"], 60.0 * minutes)
         rows = measure(run, variant, seed, episodes)
         with table.open("a", newline="") as file:
             csv.writer(file).writerows(rows)
         reached = time_to_goal(rows)
-        typer.echo(f"{variant}, seed {seed}: " + (f"99 % after {reached:.0f} s" if reached else f"no 99 % in {steps} steps"))
+        if reached:
+            typer.echo(f"{variant}, seed {seed}: 99 % after {reached:.0f} s")
+        else:
+            typer.echo(f"{variant}, seed {seed}: no 99 % in {rows[-1][2]} steps, {rows[-1][3]} s; best {best(rows):.1%}")
+        for level, env_steps, wall_s in levels(runlog.read(run)):
+            typer.echo(f"  level {level:.0%} of the spawn area after {env_steps} steps, {wall_s:.0f} s")
     plots.study(table, table.with_suffix(".png"))
+    _summarise(table)
+
+
+def _summarise(table: Path) -> None:
+    """What the whole table says: how long each variant takes, over its seeds."""
+    with table.open(newline="") as file:
+        rows = [tuple(row) for row in csv.reader(file)]
+    shown = Table("variant", "seeds", "reach 99 %", "median", "worst", "at the end")
+    for variant in dict.fromkeys(row[0] for row in rows):
+        seeds = dict.fromkeys(row[1] for row in rows if row[0] == variant)
+        runs: list[list[tuple[object, ...]]] = [[row for row in rows if row[:2] == (variant, seed)] for seed in seeds]
+        times_s = [time_to_goal(run) or inf for run in runs]
+        ends = ", ".join(f"{best(run[-1:]):.1%}" for run in runs)
+        reached = sum(time_s < inf for time_s in times_s)
+        shown.add_row(variant, str(len(runs)), str(reached), f"{median(times_s):.0f} s", f"{max(times_s):.0f} s", ends)
+    Console().print(shown)
+
+
+def _train(command: list[str], limit_s: float) -> None:
+    """Run it; one that takes too long is told to save and stop."""
+    with subprocess.Popen(command) as process:
+        try:
+            process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+    if process.returncode not in (0, EXIT_INTERRUPTED):
+        raise typer.Exit(process.returncode)
+
+
+def levels(curve: list[runlog.Row]) -> list[tuple[float, int, float]]:
+    """(part of the spawn area, env_steps, wall_s) at which a curriculum first reached each quarter; nothing without one."""
+    if not curve or curve[0].spawn_fraction == 1.0:
+        return []
+    reached = [next((row for row in curve if row.spawn_fraction >= level), None) for level in (0.25, 0.5, 0.75, 1.0)]
+    return [(row.spawn_fraction, row.env_steps, row.wall_s) for row in reached if row]
+
+
+def best(rows: list[tuple[object, ...]]) -> float:
+    """The greatest share of grasps; of a checkpoint that was given up early, of what was played."""
+    return max(float(str(row[4])) / float(str(row[5])) for row in rows)
 
 
 def measure(run: Path, variant: str, seed: int, episodes: int) -> list[tuple[object, ...]]:
-    """(variant, seed, env_steps, wall_s, successes, episodes) of a run's checkpoints in turn, until enough in a row reach the goal."""
+    """(variant, seed, env_steps, wall_s, successes, episodes) of a run's actors in turn, until enough in a row reach the goal.
+
+    The last actor is played as well: what was reached must not be lost again.
+    """
     curve = runlog.read(run)
+    actors = sorted((run / "actors").iterdir(), key=lambda path: int(path.stem))
     rows: list[tuple[object, ...]] = []
-    for path in sorted((run / "actors").iterdir(), key=lambda path: int(path.stem)):
+    for path in actors:
+        if path != actors[-1] and time_to_goal(rows):
+            continue
         env_steps = int(path.stem)
         wall_s = float(np.interp(env_steps, [row.env_steps for row in curve], [row.wall_s for row in curve]))
         outcomes = []
@@ -68,8 +129,6 @@ def measure(run: Path, variant: str, seed: int, episodes: int) -> list[tuple[obj
                     break  # it cannot reach the goal any more
         record = summarise(outcomes, "clean")
         rows.append((variant, seed, env_steps, round(wall_s, 1), record.successes, record.episodes))
-        if time_to_goal(rows):
-            break
     return rows
 
 

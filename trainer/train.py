@@ -24,8 +24,9 @@ from trainer.sac.collector import Collector
 from trainer.sac.sac import N_ENVS, Learner, NotFiniteError, Progress, Settings, train
 
 CHECKPOINT_STEPS = 10_000
+SNAPSHOT_STEPS = 2_000  # of the actor alone, 0.4 MB: what a study of the training plays afterwards
 SCREEN_SEED = 2_000_000  # plus the step count: neither training nor the final evaluation ever sees these blocks
-SCREEN_EPISODES, CONFIRM_EPISODES = 100, 300
+SCREEN_EPISODES, CONFIRM_EPISODES = 100, 900  # 1000 in all: 990 of them have a 95 % interval of 98.2 to 99.5 %
 SCREEN_AGAIN_STEPS = 4_000  # after a screen that failed
 SCREEN_SLACK = 0.03  # exploring costs success: a training window this much below the goal is worth a screen
 
@@ -41,13 +42,14 @@ class Run:
         env_steps: int,
         until_success: float,
         save: Callable[[], None],
+        snapshot: Callable[[], None],
         opener: Callable[[], Open],
         stop_asked: Callable[[], bool],
     ) -> None:
         self.ending: Ending = "steps done"
         self._log, self._until_success = log, until_success
-        self._save, self._opener, self._stop_asked = save, opener, stop_asked
-        self._logged_steps = self._saved_steps = env_steps
+        self._save, self._snapshot, self._opener, self._stop_asked = save, snapshot, opener, stop_asked
+        self._logged_steps = self._saved_steps = self._snapped_steps = env_steps
         self._screened_steps = env_steps - SCREEN_AGAIN_STEPS
 
     def report(self, row: Row) -> bool:
@@ -67,6 +69,9 @@ class Run:
         if self._stop_asked():
             self.ending = "interrupted"
             return True
+        if steps - self._snapped_steps >= SNAPSHOT_STEPS:
+            self._snapped_steps = steps
+            self._snapshot()
         if steps - self._saved_steps >= CHECKPOINT_STEPS:
             self._saved_steps = steps
             self._save()
@@ -152,7 +157,12 @@ def _run(out: Path, header: checkpoint.Header, learner: Learner, until_success: 
 
     def save() -> None:
         checkpoint.save(out / checkpoint.NAME, header, learner)
+
+    def snapshot() -> None:
         checkpoint.save_actor(out / "actors" / f"{learner.env_steps}.pt", header, learner)
+
+    def open_now() -> Open:
+        return opener(learner.actor, header.contract, randomisation)
 
     def report(progress: Progress) -> bool:
         nonlocal last
@@ -160,8 +170,8 @@ def _run(out: Path, header: checkpoint.Header, learner: Learner, until_success: 
         return run.report(last)
 
     with interrupts() as stop_asked, RunLog(out, settings.env_steps, learner.env_steps, learner.wall_s) as log:
-        run = Run(log, learner.env_steps, until_success, save, lambda: opener(learner.actor, header.contract, randomisation), stop_asked)
-        make_env = partial(DofbotGrasp, header.contract, randomisation=randomisation)
+        run = Run(log, learner.env_steps, until_success, save, snapshot, open_now, stop_asked)
+        make_env = partial(DofbotGrasp, header.contract, settings.reward, randomisation)
         collector = Collector(make_env, N_ENVS, (settings.seed, learner.env_steps))
         try:
             train(learner, collector, report)

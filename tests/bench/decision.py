@@ -69,6 +69,7 @@ def policy_file(folder: str) -> Path:
     rng = np.random.default_rng(0)
     depth = rng.random((4, 1, camera.height, camera.width), dtype=np.float32)
     proprio = np.array([[0.0, 0.16, 0.11, 100.0], [0.05, 0.12, 0.06, 50.0], [-0.05, 0.1, 0.03, 20.0], [0.0, 0.08, 0.01, 1.0]], np.float32)
+    proprio = np.concatenate([proprio, np.zeros((4, 2), np.float32)], 1)  # at rest
     path = Path(folder) / "policy.onnx"
     export_onnx(Actor(contract).eval(), contract, Examples(depth, proprio), path)
     return path
@@ -91,7 +92,7 @@ def _descend(parts: Parts) -> np.ndarray:
         marks_s = [time.perf_counter()]
         if decides:
             depth = observation.depth_input(frame, contract.depth, contract.camera.intrinsics)
-            proprio = observation.proprio_input(kinematics.tool_pose(sent.position, task.mount), task.steps_left(state))
+            proprio = observation.proprio_input(kinematics.tool_pose(sent.position, task.mount), state.before, task.steps_left(state))
             marks_s.append(time.perf_counter())
             action = parts.policy.act(depth, proprio)
             marks_s.append(time.perf_counter())

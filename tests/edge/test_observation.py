@@ -191,10 +191,10 @@ def test_the_edge_of_a_frame_is_used_to_its_last_pixel() -> None:
             depth_input(frame(0.1, exact._replace(cx=off)), WANTED, CAMERA)
 
 
-def test_proprio_is_what_was_sent_in_metres() -> None:
-    vector = proprio_input(ToolPose(0.01, 0.12, 0.05, 0.3, 0.4), 37)
+def test_proprio_is_what_was_sent_in_metres_and_how_far_that_went() -> None:
+    vector = proprio_input(ToolPose(0.01, 0.12, 0.05, 0.3, 0.4), ToolPose(0.007, 0.125, 0.06), 37)
     assert vector.dtype == np.float32
-    assert vector == pytest.approx([0.01, 0.12, 0.05, 37.0], abs=1e-9)
+    assert vector == pytest.approx([0.01, 0.12, 0.05, 37.0, 0.003, -0.005], abs=1e-9)
     assert len(vector) == len(CONTRACT.proprio.fields)
 
 

@@ -34,7 +34,7 @@ from edge.contract import (
     VirtualCamera,
     encode,
 )
-from edge.contract_check import Expectation, check_camera
+from edge.contract_check import PROPRIO_FIELDS, Expectation, check_camera
 from edge.errors import PolicyError
 from edge.messages import Intrinsics
 from edge.policy import CONTRACT_KEY, DIGEST_KEY, MAX_FILE_BYTES, digest, from_bytes, load, locate_digest, stamp
@@ -53,7 +53,7 @@ def make_contract() -> Contract:
             intrinsics=LENS,
             transform_camera_to_tool=((-1.0, 0.0, 0.0, 0.0), (0.0, -1.0, 0.0, 0.06), (0.0, 0.0, 1.0, -0.1), (0.0, 0.0, 0.0, 1.0)),
         ),
-        proprio=ProprioInput(name="proprio", fields=("tool_x_m", "tool_y_m", "tool_z_m", "steps_left")),
+        proprio=ProprioInput(name="proprio", fields=PROPRIO_FIELDS),
         action=ActionOutput(name="action", fields=("delta_x", "delta_y"), scale_m=0.010),
         episode=Episode(
             steps=100,
@@ -91,7 +91,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         def __init__(self) -> None:
             super().__init__()
             self.see = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 4, 4), torch.nn.ReLU(), torch.nn.Conv2d(4, 8, 2, 2), torch.nn.Flatten())
-            self.decide = torch.nn.Linear(8 * 2 * 2 + 4, 2)
+            self.decide = torch.nn.Linear(8 * 2 * 2 + 6, 2)
 
         def forward(self, depth: Any, proprio: Any) -> Any:
             decision = self.decide(torch.cat((self.see(depth), proprio * 0.01), dim=1))
@@ -100,7 +100,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     depth = rng.uniform(0.0, 1.0, (3, 1, SIZE, SIZE)).astype(np.float32)
-    proprio = rng.uniform((-0.07, 0.05, 0.01, 1.0), (0.07, 0.17, 0.11, 100.0), (3, 4)).astype(np.float32)
+    proprio = rng.uniform((-0.07, 0.05, 0.01, 1.0, -0.01, -0.01), (0.07, 0.17, 0.11, 100.0, 0.01, 0.01), (3, 6)).astype(np.float32)
     path = tmp_path_factory.mktemp("policy") / "policy.onnx"
     export_onnx(Actor(), make_contract(), Examples(depth, proprio), path)
     return path
@@ -112,7 +112,7 @@ def data(exported: Path) -> bytes:
 
 
 def observation() -> tuple[np.ndarray, np.ndarray]:
-    return np.full((SIZE, SIZE), 0.5, np.float32), np.array([0.0, 0.1, 0.05, 50.0], np.float32)
+    return np.full((SIZE, SIZE), 0.5, np.float32), np.array([0.0, 0.1, 0.05, 50.0, 0.0, 0.0], np.float32)
 
 
 def rewritten(data: bytes, contract: Callable[[Any], Any] = lambda d: None, graph: Callable[[Any], Any] = lambda g: None) -> bytes:
@@ -561,7 +561,7 @@ def held(data: bytes) -> SimpleNamespace:
 
 @given(
     depth=hnp.arrays(np.float32, (SIZE, SIZE), elements=st.floats(width=32), fill=st.floats(0.0, 1.0, width=32)),
-    proprio=hnp.arrays(np.float32, 4, elements=st.floats(width=32)),
+    proprio=hnp.arrays(np.float32, 6, elements=st.floats(width=32)),
 )
 def test_whatever_goes_in_only_finite_actions_come_out(depth: np.ndarray, proprio: np.ndarray, held: SimpleNamespace) -> None:
     try:

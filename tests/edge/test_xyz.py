@@ -141,7 +141,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
     rng = np.random.default_rng(0)
     block = rng.uniform((-0.05, 0.075, 0.01), (0.05, 0.125, 0.02), (20, 3)).astype(np.float32)
-    proprio = rng.uniform((-0.07, 0.05, 0.01, 1.0), (0.07, 0.17, 0.11, 100.0), (20, 4)).astype(np.float32)
+    proprio = rng.uniform((-0.07, 0.05, 0.01, 1.0, -0.01, -0.01), (0.07, 0.17, 0.11, 100.0, 0.01, 0.01), (20, 6)).astype(np.float32)
     path = tmp_path_factory.mktemp("policy") / "xyz.onnx"
     export_onnx(Actor(), CONTRACT, Examples(None, proprio, block), path)
     return path.read_bytes()
@@ -167,12 +167,12 @@ def test_it_acts_on_the_position(held: SimpleNamespace) -> None:
     policy = held.policy
     assert policy.golden_error <= 1e-5
     assert 0.0 < policy.latency_p99_s <= 0.040
-    place, proprio = block_input((0.01, 0.10, 0.015), BLOCK), np.array([0.0, 0.12, 0.1, 50.0], np.float32)
+    place, proprio = block_input((0.01, 0.10, 0.015), BLOCK), np.array([0.0, 0.12, 0.1, 50.0, 0.0, 0.0], np.float32)
     assert policy.act(place, proprio) == pytest.approx(np.tanh([1.0, -2.0]), abs=1e-5)
 
 
 def test_other_positions_are_refused_by_name(held: SimpleNamespace) -> None:
-    place, proprio = np.array([0.0, 0.1, 0.015], np.float32), np.array([0.0, 0.12, 0.1, 50.0], np.float32)
+    place, proprio = np.array([0.0, 0.1, 0.015], np.float32), np.array([0.0, 0.12, 0.1, 50.0, 0.0, 0.0], np.float32)
     far = place + np.float32([1.0, 0.0, 0.0])
     for wrong in (place[:2], place[None], place.astype(np.float64), place * 1000.0, far, place * np.float32(np.nan), np.zeros((64, 64))):
         with pytest.raises(PolicyError, match="input block"):
@@ -181,7 +181,7 @@ def test_other_positions_are_refused_by_name(held: SimpleNamespace) -> None:
 
 @given(
     place=hnp.arrays(np.float32, 3, elements=FLOATS),
-    proprio=hnp.arrays(np.float32, 4, elements=FLOATS),
+    proprio=hnp.arrays(np.float32, 6, elements=FLOATS),
 )
 def test_whatever_goes_in_only_finite_actions_come_out(place: np.ndarray, proprio: np.ndarray, held: SimpleNamespace) -> None:
     try:

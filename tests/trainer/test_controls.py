@@ -40,7 +40,7 @@ def images():
 @pytest.mark.parametrize("control", [blind, middle])
 def test_without_eyes_the_image_changes_nothing_and_the_position_does(env, control):
     act = control(env, seeing)
-    proprio = np.array((0.003, 0.102, 0.1, 50.0), np.float32)  # nearer to the middle than one action
+    proprio = np.array((0.003, 0.102, 0.1, 50.0, 0.0, 0.0), np.float32)  # nearer to the middle than one action
     first, *others = [act(image, proprio) for image in images()]
     assert all((other == first).all() for other in others)
     assert (act(images()[0], proprio + np.float32(0.004)) != first).any()
@@ -48,7 +48,7 @@ def test_without_eyes_the_image_changes_nothing_and_the_position_does(env, contr
 
 def test_what_the_blind_policy_is_shown_is_a_valid_image(env):
     shown = []
-    blind(env, lambda depth, proprio: shown.append(depth))(images()[0], np.zeros(4, np.float32))
+    blind(env, lambda depth, proprio: shown.append(depth))(images()[0], np.zeros(6, np.float32))
     (image,) = shown
     assert (image.shape, image.dtype) == ((PX, PX), np.float32)
     assert len(np.unique(image)) == 1
@@ -58,7 +58,7 @@ def test_what_the_blind_policy_is_shown_is_a_valid_image(env):
 def test_a_blind_policy_that_would_be_told_the_position_is_told_one_that_it_accepts():
     env = DofbotGrasp(spec.contract("xyz"))
     told = []
-    blind(env, lambda place, proprio: told.append(place))(np.zeros(3, np.float32), np.zeros(4, np.float32))
+    blind(env, lambda place, proprio: told.append(place))(np.zeros(3, np.float32), np.zeros(6, np.float32))
     assert (told[0].shape, told[0].dtype) == ((3,), np.float32)
     assert (told[0] > spec.BLOCK.min_in_table_m).all()
     assert (told[0] < spec.BLOCK.max_in_table_m).all()
@@ -99,4 +99,4 @@ def test_a_control_is_opened_in_the_world_of_its_policy_and_suite(monkeypatch, e
     opened, act = partial(controls.open_control, Path("p.onnx"), "heldout", "expert")()
     assert opened is env
     env.reset(seed=3)
-    assert (act(images()[0], np.zeros(4, np.float32)) == env.expert_action()).all()
+    assert (act(images()[0], np.zeros(6, np.float32)) == env.expert_action()).all()

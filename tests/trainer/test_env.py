@@ -85,9 +85,12 @@ def test_every_observation_is_in_its_space(env: DofbotGrasp) -> None:
 
 def test_proprio_is_the_tool_as_sent_and_the_steps_left(env: DofbotGrasp) -> None:
     observed, _ = env.reset(seed=1)
-    assert observed["proprio"] == pytest.approx((*EPISODE.start_in_table_m, EPISODE.steps))
+    assert observed["proprio"] == pytest.approx((*EPISODE.start_in_table_m, EPISODE.steps, 0.0, 0.0))
+    before = observed["proprio"][:2]
     for number, (observed, *_) in enumerate(play(env, seed=1)[:-1], start=1):
         assert observed["proprio"][3] == EPISODE.steps - number
+        assert observed["proprio"][4:] == pytest.approx(observed["proprio"][:2] - before, abs=1e-6)
+        before = observed["proprio"][:2]
         assert observed["proprio"][2] == pytest.approx(EPISODE.start_in_table_m[2] - number * EPISODE.descent_per_step_m, abs=2e-3)
 
 
@@ -148,14 +151,25 @@ def test_an_action_that_is_not_finite_is_an_error_and_leaves_the_episode_as_it_w
 # --- rewards
 
 
-def test_dense_rewards_are_the_way_to_the_block_and_the_grasp(env: DofbotGrasp) -> None:
+def test_dense_rewards_are_for_coming_near_staying_near_and_moving_little(env: DofbotGrasp) -> None:
+    """Per step: the way to the block, less what is left of it, less the effort; at the end the grasp. trainer.env says why."""
     env.reset(seed=2)
-    began_m = env.distance_m()
-    steps = play(env, seed=2)
-    total, info = sum(step[1] for step in steps), steps[-1][4]
-    per_m = (total - info["is_success"]) / (began_m - info["miss_m"])
-    assert per_m == pytest.approx(50.0, rel=1e-6)  # trainer.env says why
-    assert steps[0][1] > 0.0 > play(env, lambda env: -expert(env), seed=2)[5][1]
+    done = False
+    while not done:
+        before_m, action = env.distance_m(), expert(env)
+        _, reward, done, _, info = env.step(action)
+        after_m = info["miss_m"] if done else env.distance_m()
+        wanted = 50.0 * (before_m - after_m) - 20.0 * after_m - 0.05 * float((action**2).sum())
+        assert reward == pytest.approx(wanted + info.get("is_success", 0.0), abs=1e-6)
+    assert info["is_success"]
+
+
+def test_swinging_about_the_block_is_worth_less_than_resting_over_it(env: DofbotGrasp) -> None:
+    def total(swing: float) -> float:
+        steps = play(env, lambda env: np.clip(expert(env) + swing * (-1.0) ** env._state.step, -1, 1).astype(np.float32), seed=2)
+        return sum(step[1] for step in steps)
+
+    assert total(0.6) + 0.5 < total(0.0)
 
 
 def test_sparse_rewards_are_one_for_a_grasp_and_nothing_else() -> None:
@@ -284,3 +298,11 @@ def test_the_privileged_state_says_where_the_block_is(env: DofbotGrasp) -> None:
     assert (state["block_sin4yaw"], state["block_cos4yaw"]) == pytest.approx((math.sin(0.8), math.cos(0.8)), abs=1e-5)
     assert state["tool_z"] == pytest.approx((z_m - 0.06) / 0.05, abs=1e-5)
     assert state["steps_left"] == 1.0
+    assert (state["ahead_x"], state["ahead_y"]) == pytest.approx((0.0, 0.0), abs=1e-6)
+
+
+def test_the_privileged_state_says_how_far_the_arm_lags_behind(env: DofbotGrasp) -> None:
+    env.reset(seed=3)
+    env.step(np.array([1.0, 0.0], np.float32))
+    state = dict(zip(PRIVILEGED_FIELDS, env.privileged(), strict=True))
+    assert 0.05 < state["ahead_x"] < 1.0  # of 10 mm, the move that was asked for

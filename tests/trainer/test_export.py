@@ -24,6 +24,7 @@ from edge.contract import (  # noqa: E402
     VirtualCamera,
     decode,
 )
+from edge.contract_check import PROPRIO_FIELDS  # noqa: E402
 from edge.errors import PolicyError  # noqa: E402
 from edge.messages import Intrinsics  # noqa: E402
 from edge.policy import CONTRACT_KEY, DIGEST_KEY, load  # noqa: E402
@@ -41,7 +42,7 @@ def make_contract() -> Contract:
             intrinsics=Intrinsics(SIZE, SIZE, 14.0, 14.0, 7.5, 7.5),
             transform_camera_to_tool=tuple(tuple(row) for row in np.eye(4).tolist()),
         ),
-        proprio=ProprioInput(name="proprio", fields=("tool_x_m", "tool_y_m", "tool_z_m", "steps_left")),
+        proprio=ProprioInput(name="proprio", fields=PROPRIO_FIELDS),
         action=ActionOutput(name="action", fields=("delta_x", "delta_y"), scale_m=0.010),
         episode=Episode(
             steps=100,
@@ -72,7 +73,7 @@ class Actor(torch.nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.see = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 4, 4), torch.nn.ReLU(), torch.nn.Conv2d(4, 8, 2, 2), torch.nn.Flatten())
-        self.decide = torch.nn.Sequential(torch.nn.Linear(8 * 2 * 2 + 4, hidden), torch.nn.Dropout(0.5), torch.nn.Linear(hidden, 2))
+        self.decide = torch.nn.Sequential(torch.nn.Linear(8 * 2 * 2 + 6, hidden), torch.nn.Dropout(0.5), torch.nn.Linear(hidden, 2))
         self.gain, self.drift = gain, drift
 
     def forward(self, depth: torch.Tensor, proprio: torch.Tensor) -> torch.Tensor:
@@ -85,7 +86,8 @@ class Actor(torch.nn.Module):
 def observations(count: int) -> Examples:
     rng = np.random.default_rng(3)
     depth = rng.uniform(0.0, 1.0, (count, 1, SIZE, SIZE)).astype(np.float32)
-    return Examples(depth, rng.uniform((-0.07, 0.05, 0.01, 1.0), (0.07, 0.17, 0.11, 100.0), (count, 4)).astype(np.float32))
+    low, high = (-0.07, 0.05, 0.01, 1.0, -0.01, -0.01), (0.07, 0.17, 0.11, 100.0, 0.01, 0.01)
+    return Examples(depth, rng.uniform(low, high, (count, 6)).astype(np.float32))
 
 
 @pytest.fixture
@@ -119,7 +121,7 @@ def test_golden_vectors_cover_constants_noise_and_real_observations(path: Path) 
     golden = export_onnx(Actor(), make_contract(), examples, path).golden
     assert golden is not None
     depth = np.frombuffer(zlib.decompress(golden.depth), "<f4").reshape(golden.count, SIZE, SIZE)
-    proprio = np.frombuffer(zlib.decompress(golden.proprio), "<f4").reshape(golden.count, 4)
+    proprio = np.frombuffer(zlib.decompress(golden.proprio), "<f4").reshape(golden.count, 6)
     assert golden.count >= 16
     constant = {float(image[0, 0]) for image in depth if np.ptp(image) == 0.0}
     assert constant == {0.0, 1.0, 0.25}

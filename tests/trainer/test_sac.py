@@ -46,7 +46,7 @@ class Pointing:
         columns, rows = np.meshgrid(np.arange(64), np.arange(64))
         column, row = 31.5 + 31.5 * self.spot
         image = np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / 50.0)
-        return {"depth": image[None].astype(np.float32), "proprio": np.zeros(4, np.float32)}
+        return {"depth": image[None].astype(np.float32), "proprio": np.zeros(6, np.float32)}
 
     def privileged(self):
         return np.r_[self.spot, np.zeros(len(PRIVILEGED_FIELDS) - 2)].astype(np.float32)
@@ -139,11 +139,45 @@ def test_every_fourth_part_of_the_curriculum_takes_35_of_50():
             return observation, reward, done, cut, {"is_success": self.spawn_fraction < 0.5}
 
     fractions = []
-    settings = Settings(env_steps=960, batch=16, warmup_steps=10_000, demo_episodes=0, curriculum=True)
+    settings = Settings(env_steps=960, batch=16, warmup_steps=10_000, demo_episodes=0, curriculum="steps")
     learn(settings, Easy, lambda progress: bool(fractions.append(progress.spawn_fraction)))
     assert sorted(set(fractions)) == [0.0, 0.25, 0.5]  # and no further, because nothing succeeds there
     assert fractions == sorted(fractions)
     assert fractions.index(0.25) == 1  # after 64 episodes, the first chunk that completes 50
+
+
+def test_the_continuous_curriculum_widens_with_every_episode_while_enough_succeed():
+    class Easy(Pointing):
+        def step(self, action):
+            observation, reward, done, cut, _ = super().step(action)
+            return observation, reward, done, cut, {"is_success": self.spawn_fraction < 0.5}
+
+    fractions = []
+    settings = Settings(env_steps=1_600, batch=16, warmup_steps=10_000, demo_episodes=0, curriculum="continuous")
+    learn(settings, Easy, lambda progress: bool(fractions.append(progress.spawn_fraction)))
+    assert fractions == sorted(fractions)
+    assert len(set(fractions)) > 4 + 1  # finer than the levels
+    assert 0.5 <= fractions[-1] < 1.0  # and no further than it succeeds, but for what the window remembers
+
+
+def test_without_the_privileged_state_critics_learn_from_what_the_actor_sees():
+    learner = Learner(CONTRACT, Settings(env_steps=320, batch=16, warmup_steps=64, demo_episodes=1, privileged=False))
+    before = copy.deepcopy(learner.critic.state_dict())
+    train(learner, Inline(Rollout(Pointing, N_ENVS, (0,))), lambda progress: False)
+    assert not equal(before, learner.critic.state_dict())
+    sight, proprio, action = torch.rand(3, 1, 32, 32), torch.rand(3, 6), torch.zeros(3, 2)
+    with torch.no_grad():
+        assert not torch.equal(learner.critic(sight, proprio, action)[0], learner.critic(1.0 - sight, proprio, action)[0])
+
+
+def test_a_hole_does_not_blur_what_is_beside_it():
+    """The mean of a 2×2 cell is that of its pixels with depth, and 0 only where none has any."""
+    image = torch.full((1, 1, 64, 64), 0.5)
+    image[0, 0, ::2, ::2] = 0.0
+    image[0, 0, :2, :2] = 0.0
+    halved = halve(image)
+    assert halved[0, 0, 0, 0] == 0.0
+    assert torch.equal(halved[0, 0, 1:], torch.full((31, 32), 0.5))
 
 
 def test_a_loss_that_is_no_number_stops_the_training():
@@ -162,7 +196,7 @@ def test_a_loss_that_is_no_number_stops_the_training():
 def test_log_probability_is_that_of_a_squashed_gaussian():
     torch.manual_seed(0)
     actor = Actor(CONTRACT)
-    halved, proprio = torch.rand(64, 1, 32, 32), torch.rand(64, 4)
+    halved, proprio = torch.rand(64, 1, 32, 32), torch.rand(64, 6)
     with torch.no_grad():
         action, log_probability, _ = actor.sample(halved, proprio)
         mean, log_std, _ = actor.distribution(halved, proprio)
@@ -185,7 +219,7 @@ def test_probability_adds_up_to_one(mean, std):
 
 def test_deterministic_action_is_the_mean_of_whole_images():
     actor = Actor(CONTRACT)
-    depth, proprio = torch.rand(5, 1, 64, 64), torch.rand(5, 4)
+    depth, proprio = torch.rand(5, 1, 64, 64), torch.rand(5, 6)
     with torch.no_grad():
         assert torch.equal(actor(depth, proprio), torch.tanh(actor.distribution(halve(depth), proprio)[0]))
 

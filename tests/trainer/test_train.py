@@ -228,29 +228,29 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
 
 @pytest.fixture
 def screened(monkeypatch, tmp_path):
-    """A run whose screens give the numbers of failures in `results`, among 100 and then 300; and the seeds that they used."""
+    """A run whose screens give the numbers of failures in `results`, among 100 and then 900; and the seeds that they used."""
     results, seeds = [], []
 
     def evaluate(_, episodes, seed):
         seeds.append(seed)
         first, second = results.pop(0)
-        failures = [i < first for i in range(100)] + [i < second for i in range(300)]
+        failures = [i < first for i in range(100)] + [i < second for i in range(900)]
         return (Outcome(seed + i, 0.0, 0.1, 0.0, not failed, 0.0) for i, failed in enumerate(failures))
 
     monkeypatch.setattr(front, "evaluate", evaluate)
     with RunLog(tmp_path, 100_000, 0, 0.0) as log:
-        yield front.Run(log, 0, 0.99, lambda: None, lambda: None, lambda: False), results, seeds
+        yield front.Run(log, 0, 0.99, lambda: None, lambda: None, lambda: None, lambda: False), results, seeds
 
 
 def test_stops_only_when_screen_and_confirmation_agree(screened, tmp_path):
     run, results, seeds = screened
-    results += [(2, 0), (1, 4), (1, 3)]  # 98/100; 99/100 and 296/300; 99/100 and 297/300
+    results += [(2, 0), (1, 10), (1, 9)]  # 98/100; 99/100 and 890/900; 99/100 and 891/900
     ended = next(steps for steps in range(0, 100_000, 32) if run.report(Row(steps, steps / 300, 0.98)))
     assert run.ending == "success confirmed"
     assert ended == 2 * front.SCREEN_AGAIN_STEPS
     assert seeds == [front.SCREEN_SEED + k * front.SCREEN_AGAIN_STEPS for k in range(3)]
     found = [row.eval_success for row in runlog.read(tmp_path) if not math.isnan(row.eval_success)]
-    assert found == pytest.approx([0.98, 296 / 300, 0.99])
+    assert found == pytest.approx([0.98, 890 / 900, 0.99])
 
 
 @pytest.mark.parametrize("row", [Row(5000, 1.0, 0.95), Row(5000, 1.0, math.nan), Row(5000, 1.0, 1.0, spawn_fraction=0.75)])

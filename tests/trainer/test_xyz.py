@@ -73,7 +73,7 @@ def test_the_observation_is_position_and_proprio(env: DofbotGrasp) -> None:
     observed, _ = env.reset(seed=0)
     assert {name: (value.shape, value.dtype) for name, value in observed.items()} == {
         "block": ((3,), np.dtype(np.float32)),
-        "proprio": ((4,), np.dtype(np.float32)),
+        "proprio": ((6,), np.dtype(np.float32)),
     }
 
 
@@ -157,7 +157,7 @@ def test_the_actor_is_a_small_network_that_sees_where_the_block_is_from_the_tool
     torch.manual_seed(0)
     actor = Actor(CONTRACT)
     assert not any(isinstance(module, torch.nn.Conv2d) for module in actor.modules())
-    block, proprio = torch.tensor([[0.03, 0.10, 0.015]]), torch.tensor([[0.01, 0.15, 0.10, 50.0]])
+    block, proprio = torch.tensor([[0.03, 0.10, 0.015]]), torch.tensor([[0.01, 0.15, 0.10, 50.0, 0.0, 0.0]])
     with torch.no_grad():
         mean, _, pose = actor.distribution(block, proprio)
         assert torch.equal(actor(block, proprio), torch.tanh(mean))
@@ -202,7 +202,7 @@ class Pointing:
 
     def observe(self) -> dict[str, np.ndarray]:
         block = np.array([0.05 * self.spot[0], 0.1 + 0.05 * self.spot[1], 0.015], np.float32)
-        return {"block": block, "proprio": np.array([0.0, 0.1, 0.05, 50.0], np.float32)}
+        return {"block": block, "proprio": np.array([0.0, 0.1, 0.05, 50.0, 0.0, 0.0], np.float32)}
 
     def privileged(self) -> np.ndarray:
         return np.r_[self.spot, np.zeros(len(PRIVILEGED_FIELDS) - 2)].astype(np.float32)

@@ -9,12 +9,17 @@ from torch.nn import functional
 from edge.contract import Contract
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 1.0
+HOLE_MAX = 0.5 / 255.0  # a pixel up to this has no depth: replay rounds it to 0
 POSE_SCALE_M = 0.05  # the auxiliary head regresses the block's position relative to the tool in units of this
 
 
 def halve(depth: Tensor) -> Tensor:
-    """(n, 1, 64, 64) → (n, 1, 32, 32): area pooling keeps sub-pixel positions at a quarter of the cost."""
-    return functional.avg_pool2d(depth, 2)
+    """(n, 1, 64, 64) → (n, 1, 32, 32): area pooling keeps sub-pixel positions at a quarter of the cost.
+
+    The mean is over the pixels that have depth: one hole among four must not look like an edge halfway to the camera.
+    """
+    share = functional.avg_pool2d((depth > 0.0).to(depth.dtype), 2)
+    return functional.avg_pool2d(depth, 2) / share.clamp(min=0.25)
 
 
 def shrink(sight: Tensor) -> Tensor:
@@ -22,16 +27,22 @@ def shrink(sight: Tensor) -> Tensor:
     return halve(sight) if sight.ndim == 4 else sight
 
 
-class Encoder(nn.Module):
-    """(n, 1, 32, 32) halved depth in [0, 1] → (n, 64) features; 0.45 M multiply-adds an image.
+def proprio_range(contract: Contract) -> tuple[Tensor, Tensor]:
+    """Centre and half range of `edge.contract_check.PROPRIO_FIELDS`: what takes them to about ±1."""
+    half, move_m = contract.episode.steps / 2.0, contract.action.scale_m
+    return torch.tensor([0.0, 0.12, 0.06, half, 0.0, 0.0]), torch.tensor([0.05, 0.05, 0.05, half, move_m, move_m])
 
-    The map is flattened, not pooled away: the answer is a position.
+
+class Encoder(nn.Module):
+    """(n, 1, 32, 32) halved depth in [0, 1], 0 = no depth → (n, 64) features; 0.48 M multiply-adds an image.
+
+    Where there is no depth is a channel of its own. The map is flattened, not pooled away: the answer is a position.
     """
 
     def __init__(self, features: int) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            nn.Conv2d(1, 16, 3, stride=2),
+            nn.Conv2d(2, 16, 3, stride=2),
             nn.ReLU(inplace=True),  # a quarter off the encoder's time: its maps are the largest tensors of an update
             nn.Conv2d(16, 32, 3, stride=2),
             nn.ReLU(inplace=True),
@@ -43,7 +54,7 @@ class Encoder(nn.Module):
 
     def forward(self, halved: Tensor) -> Tensor:
         """Features of a batch of images."""
-        return self.project(self.convolutions(2.0 * halved - 1.0))
+        return self.project(self.convolutions(torch.cat([2.0 * halved - 1.0, (halved > HOLE_MAX).to(halved.dtype)], 1)))
 
 
 class Actor(nn.Module):
@@ -66,10 +77,9 @@ class Actor(nn.Module):
         self.trunk = nn.Sequential(nn.Linear(n_known + n_proprio, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
         self.mean = nn.Linear(hidden, n_actions)
         self.log_std = nn.Linear(hidden, n_actions)
-        # tool x, y, z and steps left, to about ±1; inside the graph so that the robot feeds physical values
-        steps = contract.episode.steps
-        self.register_buffer("proprio_centre", torch.tensor([0.0, 0.12, 0.06, steps / 2.0]))
-        self.register_buffer("proprio_scale", torch.tensor([0.05, 0.05, 0.05, steps / 2.0]))
+        centre, scale = proprio_range(contract)  # inside the graph, so that the robot feeds physical values
+        self.register_buffer("proprio_centre", centre)
+        self.register_buffer("proprio_scale", scale)
 
     def distribution(self, sight: Tensor, proprio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log standard deviation before squashing, and the block's x and y relative to the tool (in POSE_SCALE_M).
@@ -129,3 +139,23 @@ class Critic(nn.Module):
         """Q1 and Q2, each (n, 1)."""
         both = torch.cat([state, action], 1)
         return self.values[0](both), self.values[1](both)
+
+
+class SightedCritic(nn.Module):
+    """The control for the privileged state: the same two values, from what the actor sees and no more."""
+
+    proprio_centre: Tensor
+    proprio_scale: Tensor
+
+    def __init__(self, contract: Contract, n_actions: int, features: int = 64) -> None:
+        super().__init__()
+        self.encoder = Encoder(features)
+        self.values = Critic(features + len(contract.proprio.fields), n_actions)
+        centre, scale = proprio_range(contract)
+        self.register_buffer("proprio_centre", centre)
+        self.register_buffer("proprio_scale", scale)
+
+    def forward(self, sight: Tensor, proprio: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Q1 and Q2, each (n, 1), of halved images, proprioception and actions."""
+        seen = torch.cat([self.encoder(sight), (proprio - self.proprio_centre) / self.proprio_scale], 1)
+        return self.values(seen, action)

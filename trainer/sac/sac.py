@@ -13,24 +13,28 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from msgspec import Struct
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from edge.contract import Contract
 from edge.errors import DofbotError
 from trainer.env import PRIVILEGED_FIELDS
 from trainer.sac.collector import Collector
-from trainer.sac.networks import POSE_SCALE_M, Actor, Critic
+from trainer.sac.networks import POSE_SCALE_M, Actor, Critic, SightedCritic
 from trainer.sac.replay import Batch, Replay, concatenate
 
 N_ENVS = 8
 CHUNK_STEPS = 4  # of every environment between two exchanges with the collector
 WINDOW = 64  # training episodes over which success is averaged
+LEVELS = 4  # of the spawn area: the reference's 10 cm × 0 to 10 cm × 5 cm
+LEVEL_EPISODES, LEVEL_SUCCESS = 50, 0.7  # to go on to the next one; the reference's is 7 of 10
+
+Curriculum = Literal["none", "steps", "continuous"]
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,7 +54,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     demo_episodes: int = 64  # of the scripted expert; 0 switches demonstrations off
     auxiliary: float = 1.0  # weight of the pose loss; 0 switches it off
     capacity: int = 100_000
-    curriculum: bool = False
+    privileged: bool = True  # False: the critics see what the actor sees, a control
+    reward: Literal["dense", "sparse"] = "dense"  # sparse: the grasp alone, as the reference has it
+    curriculum: Curriculum = "none"
     randomisation: float = 0.0  # strength 0…1 of what `trainer.randomise` draws
 
 
@@ -83,7 +89,7 @@ class Learner:
         self.settings = settings
         n_state, n_actions = len(PRIVILEGED_FIELDS), len(contract.action.fields)
         self.actor = Actor(contract)
-        self.critic = Critic(n_state, n_actions)
+        self.critic = Critic(n_state, n_actions) if settings.privileged else SightedCritic(contract, n_actions)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = torch.tensor(math.log(settings.alpha_start), requires_grad=True)
         self.actor_optimiser = torch.optim.AdamW(self.actor.parameters(), settings.learning_rate, fused=True)
@@ -97,7 +103,7 @@ class Learner:
         self.env_steps = 0
         self.updates = 0
         self.wall_s = 0.0
-        self.spawn_fraction = 0.0 if settings.curriculum else 1.0
+        self.spawn_fraction = 1.0 if settings.curriculum == "none" else 0.0
         self.successes: deque[bool] = deque(maxlen=WINDOW)
         self.losses = {"critic": math.nan, "actor": math.nan, "pose_m": math.nan}
 
@@ -147,13 +153,19 @@ class Learner:
             return self.replay.sample(size, self.rng)
         return concatenate(self.replay.sample(size // 2, self.rng), self.demos.sample(size // 2, self.rng))
 
+    def _values(self, critic: nn.Module, state: Tensor, sight: Tensor, proprio: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Q1 and Q2 by a critic that sees the state, or by the control that does not."""
+        seen = (state, action) if self.settings.privileged else (sight, proprio, action)
+        values: tuple[Tensor, Tensor] = critic(*seen)
+        return values
+
     def _update_critic(self, batch: Batch) -> None:
         """Q(s, a) ← r + γ min Q'(s', a'), a' from the policy (arXiv 1812.05905 eq. 5, entropy left out as in RLPD)."""
         with torch.no_grad():
             next_action, _, _ = self.actor.sample(batch.next_depth, batch.next_proprio)
-            next_value = torch.min(*self.target(batch.next_state, next_action))
+            next_value = torch.min(*self._values(self.target, batch.next_state, batch.next_depth, batch.next_proprio, next_action))
             wanted = batch.reward + self.settings.gamma * batch.not_done * next_value
-        first, second = self.critic(batch.state, batch.action)
+        first, second = self._values(self.critic, batch.state, batch.depth, batch.proprio, batch.action)
         loss = functional.mse_loss(first, wanted) + functional.mse_loss(second, wanted)
         _descend(self.critic_optimiser, loss)
         with torch.no_grad():
@@ -165,7 +177,7 @@ class Learner:
         """Maximise min Q(s, π(s)) + α H (arXiv 1812.05905 eq. 7), and find α for the wanted entropy (eq. 18)."""
         action, log_probability, pose = self.actor.sample(batch.depth, batch.proprio)
         self.critic.requires_grad_(False)
-        value = torch.min(*self.critic(batch.state, action))
+        value = torch.min(*self._values(self.critic, batch.state, batch.depth, batch.proprio, action))
         self.critic.requires_grad_(True)
         alpha = self.log_alpha.exp().detach()
         pose_loss = functional.mse_loss(pose, batch.state[:, :2])  # the first two privileged fields, in POSE_SCALE_M
@@ -198,18 +210,23 @@ def train(learner: Learner, collector: Collector, report: Callable[[Progress], b
             learner.anneal()
             for _ in range(settings.critic_updates):
                 learner.update()
-        _widen(learner)
+        _widen(learner, len(ended))
         learner.wall_s += time.monotonic() - resumed_s
         if report(_progress(learner)):
             return
         resumed_s = time.monotonic()  # saving and evaluating are not counted
 
 
-def _widen(learner: Learner) -> None:
-    """Curriculum: a quarter more of the spawn area once 35 of the last 50 succeed, the reference's 7 of 10."""
-    recent = list(learner.successes)[-50:]
-    if learner.spawn_fraction < 1.0 and len(recent) == 50 and np.mean(recent) > 0.7:
-        learner.spawn_fraction = min(1.0, learner.spawn_fraction + 0.25)
+def _widen(learner: Learner, ended: int) -> None:
+    """Curriculum: a wider spawn area while 35 of the last 50 episodes succeed, by whole levels or by a little each episode."""
+    recent = list(learner.successes)[-LEVEL_EPISODES:]
+    if learner.spawn_fraction == 1.0 or len(recent) < LEVEL_EPISODES or np.mean(recent) <= LEVEL_SUCCESS:
+        return
+    by_levels = learner.settings.curriculum == "steps"
+    # continuous: the whole way takes as many episodes as the levels do at least
+    widening = 1.0 / LEVELS if by_levels else ended / (LEVELS * LEVEL_EPISODES)
+    learner.spawn_fraction = min(1.0, learner.spawn_fraction + widening)
+    if by_levels:
         learner.successes.clear()
 
 
