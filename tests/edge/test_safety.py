@@ -172,6 +172,19 @@ def test_reasons_name_axis_and_limit() -> None:
     )
 
 
+def test_a_speed_that_is_the_limit_is_only_too_sudden() -> None:
+    start = resting(joint2(0.0))
+    assert gate(start, joint2(TOP_RAD), LIMITS, DT_S, clear).reasons == ("joint2 acceleration",)
+    assert gate(start, joint2(math.nextafter(TOP_RAD, 1.0)), LIMITS, DT_S, clear).reasons == ("joint2 velocity",)
+
+
+def test_a_step_that_rounding_made_too_long_is_passed_and_nothing_longer() -> None:
+    start = resting(joint2(0.0))
+    for share, passes in ((0.9e-10, True), (1.1e-10, False)):
+        wanted = joint2(RAMP_RAD * (1.0 + share))
+        assert (gate(start, wanted, LIMITS, DT_S, clear).command == wanted) == passes
+
+
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_an_axis_outside_its_limits_may_stay_or_come_back_but_not_go_further(side: float) -> None:
     limit = math.radians(90.0)
@@ -273,6 +286,26 @@ def test_an_arm_below_the_floor_that_would_stop_above_it_may_not_choose_to_stop_
     assert passed.command.joint2_rad == pytest.approx(2.0 * RAMP_RAD)
 
 
+def test_an_arm_on_its_way_back_may_not_turn_round() -> None:
+    """Wanted is nearer than before, and so is where it would stop; but from there to there the tool would go out again."""
+
+    def banked(command: JointCommand) -> Point:
+        ramps = command.joint2_rad / RAMP_RAD
+        return 0.0, 0.1, LOW_M[2] - (0.010 if ramps < 1.0 else 0.009 if ramps < 3.5 else 0.003 if ramps < 5.0 else 0.005)
+
+    below = GateState(joint2(0.0), (0.0, 3.0 * RAMP_RAD / DT_S, 0.0, 0.0, 0.0, 0.0))
+    passed = gate(below, joint2(4.0 * RAMP_RAD), LIMITS, DT_S, banked)
+    assert passed.reasons == ("tool z",)
+    assert passed.command.joint2_rad == pytest.approx(2.0 * RAMP_RAD)
+
+
+@pytest.mark.parametrize("corner", [LOW_M, HIGH_M])
+def test_a_tool_on_a_wall_may_slide_along_it_while_it_comes_back_from_beyond_another(corner: Point) -> None:
+    below = resting(joint2(FLOOR_RAD - 0.5))
+    passed = gate(below, joint2(FLOOR_RAD - 0.495), LIMITS, DT_S, lambda command: (corner[0], corner[1], lift(command)[2]))
+    assert passed[::2] == (joint2(FLOOR_RAD - 0.495), ())
+
+
 @pytest.mark.parametrize("coordinate", range(3))
 def test_a_tool_that_is_not_a_number_is_outside(coordinate: int) -> None:
     x, y, z = (math.nan if axis == coordinate else value for axis, value in enumerate(CENTRE_M))
@@ -360,6 +393,7 @@ def test_a_pose_far_outside_its_limits_is_known(side: float) -> None:
     assert passed.command[:5] == HOME[:5]
 
 
+NO_RATE = (0.0, -1.0, math.nan, math.inf, math.nextafter(1e-3, 0.0), math.nextafter(1e4, 1e5))
 ROWS = ("position_min", "position_max", "velocity_max", "acceleration_max")
 
 
@@ -374,7 +408,11 @@ ROWS = ("position_min", "position_max", "velocity_max", "acceleration_max")
         ("position_max", -9.0, True),
         ("position_max", 6.2832, True),
         ("position_max", 2.0 * math.pi, False),
-        *((rate, value, True) for rate in ROWS[2:] for value in (0.0, -1.0, math.nan, math.inf, 0.9e-3, 1.1e4)),
+        *(
+            (rate, value, True)
+            for rate in ROWS[2:]
+            for value in (0.0, -1.0, math.nan, math.inf, math.nextafter(1e-3, 0.0), math.nextafter(1e4, 1e5))
+        ),
         *((rate, value, False) for rate in ROWS[2:] for value in (1e-3, 1e4)),
     ],
 )
@@ -398,6 +436,14 @@ def test_a_box_without_an_inside_is_refused(field: str, other: Point, value: flo
     corner[coordinate] = other[coordinate] if isinstance(value, str) else value
     with pytest.raises(ConfigError, match=f"limits of {name} are .* expected finite numbers, min < max"):
         msgspec.convert({**msgspec.structs.asdict(LIMITS), field: corner}, Limits)
+
+
+@pytest.mark.parametrize("field", [*ROWS, "tool_min_in_table_m", "tool_max_in_table_m"])
+def test_a_row_that_is_too_short_or_too_long_is_refused(field: str) -> None:
+    row = getattr(LIMITS, field)
+    for other in (row[:-1], (*row, 9.0)):
+        with pytest.raises(ValueError, match="zip"):
+            msgspec.structs.replace(LIMITS, **{field: other})
 
 
 def test_limits_have_no_other_fields_and_do_not_change() -> None:

@@ -78,8 +78,13 @@ def variants(node: Any) -> Iterator[Any]:
         changed = copy.copy(node)
         changed.test = ast.UnaryOp(ast.Not(), node.test)
         yield changed
-    if isinstance(node, ast.Assign | ast.AugAssign | ast.Raise | ast.Return) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+    if isinstance(node, ast.Assign | ast.AugAssign | ast.Raise | ast.Return) or is_call(node):
         yield ast.Pass()
+
+
+def is_call(node: Any) -> bool:
+    """Whether a statement calls something and drops what it gives."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
 
 
 def places(node: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
