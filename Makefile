@@ -8,10 +8,10 @@ INSTALL := $(BIN)/pip install -c requirements/constraints.txt
 PINS := pyproject.toml requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check train export eval bench clean
+.PHONY: help demo test check coverage mutants gate-soak train export eval bench clean
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.sim ## Run the whole pipeline on a simulated arm, no hardware needed
 	$(BIN)/dofbot demo $(ARGS)
@@ -23,6 +23,16 @@ check: $(VENV)/.dev ## Lint, check the formatting, check the types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+coverage: $(VENV)/.dev ## Check that its tests take every branch of the safety gate
+	$(BIN)/coverage run -m pytest -q tests/edge/test_safety.py $(ARGS)
+	$(BIN)/coverage report
+
+mutants: $(VENV)/.dev ## Break the safety gate in every small way, one at a time, and see its tests notice
+	$(BIN)/python tests/mutation/safety.py $(ARGS)
+
+gate-soak: $(VENV)/.dev ## Send a million hostile commands through the safety gate
+	GATE_STEPS=1000000 $(BIN)/pytest -q -s tests/edge/test_safety_soak.py $(ARGS)
 
 train: $(VENV)/.dev ## Train a policy
 	$(BIN)/dofbot train $(ARGS)
@@ -37,7 +47,7 @@ bench: $(VENV)/.dev ## Measure speed and accuracy against the numbers to beat
 	$(BIN)/python tests/bench/run.py $(ARGS)
 
 clean: ## Remove .venv, caches and build output
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: what is installed already, so that a second call starts at once.

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from edge.errors import ConfigError
+from edge.safety import DOFBOT_LIMITS
 
 Positive = Annotated[float, Meta(gt=0.0)]
 
@@ -122,6 +123,12 @@ def _check(config: Config, path: Path) -> None:
                 f"configuration {path}: bus.servos[{index}] has min_us {servo.min_us} >= max_us {servo.max_us}; "
                 "swap them and set direction = -1 if the servo turns the other way"
             )
+    low, high = DOFBOT_LIMITS.tool_min_in_table_m[:2], DOFBOT_LIMITS.tool_max_in_table_m[:2]
+    place = config.run.place_in_table_m
+    if not all(least <= at <= most for least, at, most in zip(low, place, high, strict=True)):
+        raise ConfigError(
+            f"configuration {path}: run.place_in_table_m = {place}, expected a place in the safety gate's box, {low}…{high}; move it there"
+        )
 
 
 def _explain(message: str, document: dict[str, object]) -> str:

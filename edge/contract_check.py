@@ -14,6 +14,7 @@ from edge.config import MountConfig
 from edge.contract import SCHEMA_VERSION, Contract, decode
 from edge.errors import PolicyError
 from edge.messages import Intrinsics
+from edge.safety import DOFBOT_LIMITS
 
 # What `edge.observation.proprio_input` gives, in order.
 PROPRIO_FIELDS = ("tool_x_m", "tool_y_m", "tool_z_m", "steps_left", "moved_x_m", "moved_y_m")
@@ -193,6 +194,10 @@ def _robot_rules(contract: Contract, expected: Expectation) -> Iterator[_Rule]:
     height = f"{mount.base_height_m} ± {HEIGHT_TOLERANCE_M} (mount.base_height_m)"
     yield _Rule("robot.base_height_m", near, trained.base_height_m, height, correct)
     yield _Rule("rates.tick_hz", contract.rates.tick_hz == expected.tick_hz, contract.rates.tick_hz, f"{expected.tick_hz}", TRAIN_AGAIN)
+    low, high = DOFBOT_LIMITS.tool_min_in_table_m[:2], DOFBOT_LIMITS.tool_max_in_table_m[:2]
+    for field in ("workspace_min_in_table_m", "workspace_max_in_table_m"):
+        corner = getattr(contract.episode, field)
+        yield _Rule(f"episode.{field}", _inside(corner, low, high), corner, f"inside the safety gate's box {low}…{high}", TRAIN_AGAIN)
     if expected.urdf_sha256 is not None:
         same = trained.urdf_sha256 == expected.urdf_sha256
         yield _Rule(

@@ -62,10 +62,20 @@ def tool_pose(joints: Joints | JointCommand, mount: Mount) -> ToolPose:
 
 
 def tool_height_m(joints: Joints | JointCommand, mount: Mount) -> float:
-    """Height of the tool centre over the table: the part of `tool_pose` that the safety gate asks for."""
-    _, q2, q3, q4, *_ = joints
-    height = _Z0 + _L1 * cos(q2) + _L2 * cos(q2 + q3) + _L3 * cos(q2 + q3 + q4)
-    return mount.base_height_m - height if mount.inverted else mount.base_height_m + height
+    """Height of the tool centre over the table."""
+    return tool_in_table_m(joints, mount)[2]
+
+
+def tool_in_table_m(joints: Joints | JointCommand, mount: Mount) -> tuple[float, float, float]:
+    """Where the tool centre is, whichever way it points: the part of `tool_pose` that the safety gate asks for."""
+    q1, q2, q3, q4, *_ = joints
+    a3 = q2 + q3
+    phi = a3 + q4
+    radius = _L1 * sin(q2) + _L2 * sin(a3) + _L3 * sin(phi)
+    height = _Z0 + _L1 * cos(q2) + _L2 * cos(a3) + _L3 * cos(phi)
+    if mount.inverted:
+        return radius * sin(q1), radius * cos(q1), mount.base_height_m - height
+    return -radius * sin(q1), radius * cos(q1), mount.base_height_m + height
 
 
 def transform_tool_to_table(joints: Joints | JointCommand, mount: Mount) -> Float64:

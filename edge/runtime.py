@@ -124,7 +124,7 @@ class Runtime:
             self._state, wanted = self._task.tick(self._state, self._gate.position, action)
         except (ObservationError, PolicyError, UnreachableError) as error:
             hold = error
-        passed = gate(self._gate, wanted, DOFBOT_LIMITS, self._tick_s, self._height_m)
+        passed = gate(self._gate, wanted, DOFBOT_LIMITS, self._tick_s, self._tool_in_table_m)
         self._devices.bus.write(passed.command)
         self._gate = passed.state
         if action is not None:
@@ -213,8 +213,8 @@ class Runtime:
         _log.info("%s → %s", self._state.phase, phase)
         self._state = self._task.begin(phase, self._gate.position)
 
-    def _height_m(self, command: JointCommand) -> float:
-        return kinematics.tool_height_m(command, self._task.mount)
+    def _tool_in_table_m(self, command: JointCommand) -> tuple[float, float, float]:
+        return kinematics.tool_in_table_m(command, self._task.mount)
 
     def _write_record(
         self, lateness_s: float, hold: DofbotError | None, action: Float32 | None, wanted: JointCommand, reasons: tuple[str, ...]

@@ -1,7 +1,8 @@
 """The one gate: every joint command passes here, in training and on the robot, and leaves it safe to send.
 
 Promise, for any floats that come in: no command holds NaN or inf, leaves the position limits, moves faster than
-`velocity_max` or changes speed by more than `acceleration_max · dt_s` (to within 1e-9). Clamping is never silent.
+`velocity_max` or changes speed by more than `acceleration_max · dt_s` (to within 1e-9), or takes the tool centre out of
+a box over the table. Clamping is never silent.
 
 An axis is a follower in discrete time: it steps by `step`, and `step` changes by at most `ramp = acceleration_max · dt_s²`
 from tick to tick. So after a step s it needs (s - ramp) + (s - 2·ramp) + … more to come to rest, and the longest step
@@ -19,14 +20,22 @@ from edge.errors import BusError, ConfigError
 from edge.messages import JointCommand
 
 Axes = tuple[float, ...]  # six: joint1…joint5 in rad, gripper in m (or per second, per second²)
+Point = tuple[float, float, float]  # x, y, z in m, table frame
+ToolInTable = Callable[[JointCommand], Point]  # the tool centre of a command: pure, finite for finite set points
 
 # A step this close to the wanted one (as a share of `ramp`) is the wanted one: rounding must not break exact following.
 # It may add 1e-10 · acceleration_max · dt_s to a change of speed, far below the promised 1e-9.
 SLACK = 1e-10
 
+# Numbers past these are mistakes, and some would overflow or divide by zero below. A servo turns 300° at most (DS).
+PLAUSIBLE_RAD = 2.0 * math.pi
+RATE_MIN, RATE_MAX = 1e-3, 1e4  # of velocity and acceleration limits, in the units of `Axes`
+TICK_MIN_S, TICK_MAX_S = 1e-3, 0.1  # a servo takes 50 pulses a second; at 10 Hz a tick at full speed is 14° unseen
+
 POSITION, VELOCITY, ACCELERATION = (
     tuple(f"{name} {what}" for name in robot.JOINT_NAMES) for what in ("position", "velocity", "acceleration")
 )
+TOOL = ("tool x", "tool y", "tool z")
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,17 +45,22 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     position_max: Axes
     velocity_max: Axes
     acceleration_max: Axes
-    tool_floor_m: float  # lowest allowed height of the tool centre over the table
+    tool_min_in_table_m: Point  # the tool centre stays inside this box,
+    tool_max_in_table_m: Point  # its lowest height over the table included
 
     def __post_init__(self) -> None:
-        """Refuse NaN, empty ranges, and speeds or accelerations that are not positive."""
+        """Refuse NaN, empty ranges, and rates that no servo has."""
         rows = zip(robot.JOINT_NAMES, self.position_min, self.position_max, self.velocity_max, self.acceleration_max, strict=True)
         for name, low, high, velocity, acceleration in rows:
-            if not (-math.inf < low < high < math.inf and 0.0 < velocity < math.inf and 0.0 < acceleration < math.inf):
+            rates = RATE_MIN <= velocity <= RATE_MAX and RATE_MIN <= acceleration <= RATE_MAX
+            if not (-PLAUSIBLE_RAD <= low < high <= PLAUSIBLE_RAD and rates):
                 found = f"position {low}…{high}, velocity {velocity}, acceleration {acceleration}"
-                raise ConfigError(f"limits of {name} are {found}; expected finite numbers, min < max and the rest > 0; correct them")
-        if not math.isfinite(self.tool_floor_m):
-            raise ConfigError(f"limits have tool_floor_m = {self.tool_floor_m}; expected a finite height over the table; correct it")
+                raise ConfigError(
+                    f"limits of {name} are {found}; expected min < max within ±2π, the rest {RATE_MIN}…{RATE_MAX}; correct them"
+                )
+        for name, low, high in zip(TOOL, self.tool_min_in_table_m, self.tool_max_in_table_m, strict=True):
+            if not -math.inf < low < high < math.inf:
+                raise ConfigError(f"limits of {name} are {low}…{high} m; expected finite numbers, min < max; correct them")
 
 
 DOFBOT_LIMITS = Limits(
@@ -57,8 +71,12 @@ DOFBOT_LIMITS = Limits(
     velocity_max=(*(robot.VELOCITY_MAX_RAD_S,) * 5, robot.OPENING_VELOCITY_MAX_M_S),
     # Jerked servos draw stall current, which browns out the supply, and swing the camera.
     acceleration_max=(*(robot.ACCELERATION_MAX_RAD_S2,) * 5, robot.OPENING_ACCELERATION_MAX_M_S2),
-    # Tips that close on nothing advance this far past the tool centre: at this height they just miss the table.
-    tool_floor_m=robot.TIP_ADVANCE_M[0],
+    # This arm in both mounts, on every way between park, home and all places in front of it, keeps its tool within
+    # ±0.203 in x, 0…0.252 in y and 0.358 in z (tests/edge/test_safety.py); 20 mm more than that, and no further:
+    # left and right of it people sit, behind it (y < 0) stands what carries it, above hangs the plate it is bolted to.
+    # Below: tips that close on nothing advance this far past the tool centre; at this height they just miss the table.
+    tool_min_in_table_m=(-0.225, -0.020, robot.TIP_ADVANCE_M[0]),
+    tool_max_in_table_m=(0.225, 0.275, 0.380),
 )
 
 
@@ -79,20 +97,19 @@ class Passed(NamedTuple):
 
 
 def resting(command: JointCommand) -> GateState:
-    """The state before the first tick, after a pause or a reconnect: at rest in the last known pose.
+    """The state before the first tick, and after any tick that was not sent (a pause, a lost bus): at rest in the last known pose.
 
-    The pose may lie outside the limits. Raises `BusError` if it is not finite: then no pose is known.
+    The pose may lie outside the limits. Raises `BusError` if no servo can be there: then no pose is known.
     """
-    if not all(map(math.isfinite, command)):
-        raise BusError(f"last known pose is {tuple(command)}, expected six finite set points; read the servos again before moving")
-    return GateState(command, (0.0,) * 6)
+    if not all(abs(set_point) <= PLAUSIBLE_RAD for set_point in command):  # false for NaN
+        raise BusError(f"last known pose is {tuple(command)}, expected six set points within ±2π; read the servos again before moving")
+    return GateState(JointCommand(*map(float, command)), (0.0,) * 6)
 
 
-def gate(state: GateState, wanted: JointCommand, limits: Limits, dt_s: float, tool_height_m: Callable[[JointCommand], float]) -> Passed:
+def gate(state: GateState, wanted: JointCommand, limits: Limits, dt_s: float, tool_in_table_m: ToolInTable) -> Passed:
     """Return the command nearest to `wanted` that is safe to send after `state`; pure, and never raises for any `wanted`.
 
-    `dt_s` is the nominal tick (> 0, the same for all ticks since `resting`); `tool_height_m` is the height of the tool
-    centre over the table for a command. Rules, per axis:
+    `dt_s` is the nominal tick, the same for all ticks since `resting`; raises `ConfigError` where it is none. Rules, per axis:
 
     * Tracking: a step that velocity, acceleration and stopping before the position limit allow is passed bit for bit,
       so a moving target is followed without lag. One that they do not allow is followed as closely as they do.
@@ -104,31 +121,54 @@ def gate(state: GateState, wanted: JointCommand, limits: Limits, dt_s: float, to
     * If no such step exists (only in a state that `gate` did not make), position wins over velocity over acceleration.
 
     The whole command is replaced by braking, on every axis, when any field of `wanted` is not finite ("not finite"), or when
-    it would take the tool centre below `tool_floor_m` ("tool_floor"): neither the command nor the pose in which the arm would
-    come to rest, if it braked from then on, may lie below the floor unless it is higher than it was before. So braking ends
-    above the floor, and at `DOFBOT_LIMITS` and 50 Hz, where it takes one tick, no command of a descent lies below it. Were it
-    to take more, axes would stop one after the other, and the tool centre could dip on the way: a search over states of
-    this arm with 24 rad/s² (four ticks) found 5.2 mm.
+    it would take the tool centre out of its box ("tool x", "tool y", "tool z"): neither the command nor the pose in which the
+    arm would come to rest, if it braked from then on, may lie beyond a side of the box, unless it is nearer to that side than
+    it was before, and the latter nearer than the former. So braking ends inside, and at `DOFBOT_LIMITS` and 50 Hz, where it
+    takes one tick, no command leaves the box, and a tool found outside only ever comes nearer. Were braking to take more, axes
+    would stop one after the other, and the tool centre could dip on the way: a search over states of this arm with 24 rad/s²
+    (four ticks) found 5.2 mm.
     """
+    if not TICK_MIN_S <= dt_s <= TICK_MAX_S:
+        raise ConfigError(f"the gate's tick is {dt_s} s, expected {TICK_MIN_S}…{TICK_MAX_S} s; correct the tick rate")
     if not all(map(math.isfinite, wanted)):
         return _brake(state, limits, dt_s, "not finite")
     passed = _follow(state, wanted, limits, dt_s)
-    height_m, floor_m = tool_height_m(passed.command), limits.tool_floor_m
-    rest = _rest(passed.state, limits, dt_s)
-    rest_height_m = height_m if rest == passed.command else tool_height_m(rest)
-    if (height_m >= floor_m or height_m > tool_height_m(state.position)) and (
-        rest_height_m >= floor_m or rest_height_m > tool_height_m(_rest(state, limits, dt_s))
-    ):
+    rest, tool = _rest(passed.state, limits, dt_s), tool_in_table_m(passed.command)
+    tool_at_rest = tool if rest == passed.command else tool_in_table_m(rest)
+    if _inside(tool, limits) and _inside(tool_at_rest, limits):
         return passed
-    braked = _brake(state, limits, dt_s, "tool_floor")
+    barred = _barred(tool, tool_in_table_m(state.position), limits)
+    barred = barred or _barred(tool_at_rest, tool_in_table_m(_rest(state, limits, dt_s)), limits)
+    if rest != passed.command:
+        barred = barred or _barred(tool_at_rest, tool, limits)
+    if not barred:
+        return passed
+    braked = _brake(state, limits, dt_s, barred)
     return passed if braked.command == passed.command else braked
+
+
+def _inside(tool: Point, limits: Limits) -> bool:
+    """Whether the tool centre is in its box; NaN is not."""
+    x, y, z = tool
+    (x_min, y_min, z_min), (x_max, y_max, z_max) = limits.tool_min_in_table_m, limits.tool_max_in_table_m
+    return x_min <= x <= x_max and y_min <= y <= y_max and z_min <= z <= z_max
+
+
+def _barred(tool: Point, before: Point, limits: Limits) -> str:
+    """The first coordinate on which the tool would be outside its box without coming nearer to it; empty: there is none."""
+    sides = zip(TOOL, tool, before, limits.tool_min_in_table_m, limits.tool_max_in_table_m, strict=True)
+    for name, now, then, low, high in sides:
+        excess = max(low - now, now - high)
+        if not (excess <= 0.0 or excess < max(low - then, then - high)):  # not: NaN is outside
+            return name
+    return ""
 
 
 def _follow(state: GateState, wanted: JointCommand, limits: Limits, dt_s: float) -> Passed:
     """Move every axis toward a finite `wanted` as its limits allow."""
     positions, velocities, tracking, reasons = [], [], [], []
     reach = zip(limits.position_min, limits.position_max, limits.velocity_max, limits.acceleration_max, strict=True)
-    axes = zip(range(6), wanted, *state, reach, strict=True)
+    axes = zip(range(6), map(float, wanted), *state, reach, strict=True)  # float: numpy's would round and warn on their own
     for axis, goal, position, velocity, tracked, (low, high, velocity_max, acceleration_max) in axes:
         top, ramp = velocity_max * dt_s, acceleration_max * dt_s * dt_s
         low, high = min(low, position), max(high, position)

@@ -162,15 +162,15 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
     def _tick(self, action: np.ndarray | None) -> None:
         """One servo tick: task → gate → world, as the runtime does it."""
         self._state, wanted = self.task.tick(self._state, self.sent, action)
-        self._gate = gate(self._gate, wanted, DOFBOT_LIMITS, self._tick_s, self._height_m).state
+        self._gate = gate(self._gate, wanted, DOFBOT_LIMITS, self._tick_s, self._tool_in_table_m).state
         self.world.drive(self.sent)
         self.world.step(self._tick_s)
         self._joints.append(self.world.joints())
         if self.contract.block is not None:
             self._places_m.append(self._place_m())
 
-    def _height_m(self, command: JointCommand) -> float:
-        return kinematics.tool_height_m(command, self.task.mount)
+    def _tool_in_table_m(self, command: JointCommand) -> tuple[float, float, float]:
+        return kinematics.tool_in_table_m(command, self.task.mount)
 
     def _draw(self) -> Scene:
         if self.draw is not None:

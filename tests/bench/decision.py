@@ -11,7 +11,7 @@ from edge import kinematics, observation
 from edge import policy as policies
 from edge.config import BusConfig
 from edge.emulator import EmulatedI2C, Pca9685Emulator
-from edge.messages import Frame, Intrinsics, JointCommand
+from edge.messages import Frame, Intrinsics
 from edge.pca9685 import Pca9685Bus
 from edge.policy import Policy
 from edge.safety import DOFBOT_LIMITS, gate, resting
@@ -98,14 +98,10 @@ def _descend(parts: Parts) -> np.ndarray:
             marks_s.append(time.perf_counter())
         state, wanted = task.tick(state, sent.position, action)
         marks_s.append(time.perf_counter())
-        sent = gate(sent, wanted, DOFBOT_LIMITS, tick_s, lambda command: _height_m(command, task)).state
+        sent = gate(sent, wanted, DOFBOT_LIMITS, tick_s, lambda command: kinematics.tool_in_table_m(command, task.mount)).state
         marks_s.append(time.perf_counter())
         parts.bus.write(sent.position)
         marks_s.append(time.perf_counter())
         if decides:
             rows.append([*np.diff(marks_s), marks_s[-1] - marks_s[0]])
     return np.array(rows)
-
-
-def _height_m(command: JointCommand, task: GraspTask) -> float:
-    return kinematics.tool_height_m(command, task.mount)

@@ -254,8 +254,8 @@ def test_a_configuration_that_is_not_there_is_named(desk, dofbot, tmp_path) -> N
 
 
 def test_a_place_out_of_reach_names_its_field(desk, dofbot) -> None:
-    desk.configure(run={"place_in_table_m": [-0.5, 0.06]})
-    refused(dofbot("run", "--config", desk.config, "--arm"), 2, "run.place_in_table_m = (-0.5, 0.06)", "mm out of reach")
+    desk.configure(run={"place_in_table_m": [-0.2, 0.06]})
+    refused(dofbot("run", "--config", desk.config, "--arm"), 2, "run.place_in_table_m = (-0.2, 0.06)", "mm out of reach")
     assert not desk.seen().pulses_us
 
 

@@ -199,6 +199,12 @@ def test_two_servos_on_one_channel_are_refused(tmp_path: Path) -> None:
     assert "bus.servos share a channel ([0, 1, 2, 3, 4, 0])" in refusal(tmp_path, servos(*SIX[:5], "{channel = 0}"))
 
 
+@pytest.mark.parametrize("place", [(-0.226, 0.06), (0.226, 0.06), (0.1, -0.021), (0.1, 0.276)])
+def test_a_place_that_the_safety_gate_would_never_let_the_tool_reach_is_refused(place: tuple[float, float], tmp_path: Path) -> None:
+    message = refusal(tmp_path, f"[run]\nplace_in_table_m = {list(place)}")
+    assert f"run.place_in_table_m = {place}, expected a place in the safety gate's box, (-0.225, -0.02)…(0.225, 0.275)" in message
+
+
 @pytest.mark.parametrize(("low", "high", "accepted"), [(1500.0, 1500.0, False), (1500.1, 1500.0, False), (1500.0, 1500.1, True)])
 def test_a_pulse_range_must_have_a_width(low: float, high: float, accepted: bool, tmp_path: Path) -> None:
     text = servos(*SIX[:4], f"{{channel = 4, min_us = {low}, max_us = {high}}}", SIX[5])

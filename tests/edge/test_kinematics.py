@@ -8,7 +8,7 @@ import pytest
 
 from edge import robot
 from edge.errors import UnreachableError
-from edge.kinematics import Mount, branches, solve, tool_height_m, tool_pose, transform_tool_to_table, within_limits
+from edge.kinematics import Mount, branches, solve, tool_height_m, tool_in_table_m, tool_pose, transform_tool_to_table, within_limits
 from edge.messages import JointCommand, ToolPose
 
 HANGING, STANDING = Mount(0.388, inverted=True), Mount(0.05, inverted=False)
@@ -88,6 +88,7 @@ def test_pose_and_transform_say_the_same(mount: Mount) -> None:
     for joints in joint_sets():
         pose = tool_pose(joints, mount)
         assert tool_height_m(joints, mount) == pytest.approx(pose.z_m, abs=1e-12)
+        assert tool_in_table_m(joints, mount) == pytest.approx(pose[:3], abs=1e-12)
         if not is_ambiguous(joints, mount):
             assert np.allclose(transform_of(pose), transform_tool_to_table(joints, mount), atol=1e-9)
 

@@ -448,6 +448,15 @@ def test_another_robot_is_refused_by_field(expected: Expectation, field: str, da
     assert from_bytes(data).contract.robot.name == "dofbot"  # the file by itself is in order
 
 
+@pytest.mark.parametrize(("corner", "axis", "value"), [("min", 0, -0.3), ("min", 1, -0.03), ("max", 0, 0.3), ("max", 1, 0.3)])
+def test_a_workspace_that_the_safety_gate_does_not_allow_is_refused(corner: str, axis: int, value: float, data: bytes) -> None:
+    field = f"workspace_{corner}_in_table_m"
+    wider = rewritten(data, lambda document: put(document, ("episode", field, axis), value))
+    message = refusal(wider, EXPECTED)
+    assert f"episode.{field}" in message
+    assert "inside the safety gate's box" in message
+
+
 @pytest.mark.parametrize("height_m", [0.387, 0.389])
 def test_a_millimetre_of_mount_height_is_accepted(height_m: float, data: bytes) -> None:
     from_bytes(data, EXPECTED._replace(mount=MountConfig(inverted=True, base_height_m=height_m)))

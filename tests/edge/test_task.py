@@ -39,8 +39,8 @@ class Tick(NamedTuple):
         return kinematics.tool_pose(self.sent.position, TASK.mount)
 
 
-def height_m(command: JointCommand) -> float:
-    return kinematics.tool_height_m(command, TASK.mount)
+def tool_in_table_m(command: JointCommand) -> tuple[float, float, float]:
+    return kinematics.tool_in_table_m(command, TASK.mount)
 
 
 def drive(phase: Phase, sent: GateState, act: Act | None = None) -> Iterator[Tick]:
@@ -50,7 +50,7 @@ def drive(phase: Phase, sent: GateState, act: Act | None = None) -> Iterator[Tic
         assert not TASK.expired(state), f"{phase} did not end from {sent}"
         action = act(state.step) if act and TASK.needs_action(state) else None
         state, wanted = TASK.tick(state, sent.position, action)
-        passed = gate(sent, wanted, DOFBOT_LIMITS, TICK_S, height_m)
+        passed = gate(sent, wanted, DOFBOT_LIMITS, TICK_S, tool_in_table_m)
         sent = passed.state
         yield Tick(state, wanted, sent, passed.reasons)
 
@@ -137,7 +137,7 @@ def test_no_descent_moves_faster_than_the_servos_or_below_the_floor(played: list
     for _, ticks in played:
         sent = np.array([TASK.start, *(tick.sent.position for tick in ticks)])
         assert (np.abs(np.diff(sent, axis=0)) <= step_max + 1e-12).all()
-        assert min(height_m(tick.sent.position) for tick in ticks) >= DOFBOT_LIMITS.tool_floor_m
+        assert min(tick.tool.z_m for tick in ticks) >= DOFBOT_LIMITS.tool_min_in_table_m[2]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -194,7 +194,7 @@ def test_a_full_action_moves_the_tool_by_its_scale() -> None:
         begin = sent
         for _ in range(CONTRACT.rates.ticks_per_step):
             state, wanted = TASK.tick(state, begin.position, np.array([x, y]))
-            begin = gate(begin, wanted, DOFBOT_LIMITS, TICK_S, height_m).state
+            begin = gate(begin, wanted, DOFBOT_LIMITS, TICK_S, tool_in_table_m).state
         tool = kinematics.tool_pose(begin.position, TASK.mount)
         assert (tool.x_m, tool.y_m) == pytest.approx((x * SCALE_M, 0.11 + y * SCALE_M), abs=2e-3)
         assert (state.goal.x_m, state.goal.y_m) == pytest.approx((x * SCALE_M, 0.11 + y * SCALE_M), abs=1e-9)
@@ -229,7 +229,7 @@ def test_nothing_is_sent_below_the_floor_or_outside_the_limits(grasps: list[list
     for _, ticks in itertools.chain.from_iterable(grasps):
         sent = np.array([tick.sent.position for tick in ticks])
         assert ((low <= sent) & (sent <= high)).all()
-        assert min(height_m(tick.sent.position) for tick in ticks) >= DOFBOT_LIMITS.tool_floor_m
+        assert min(tick.tool.z_m for tick in ticks) >= DOFBOT_LIMITS.tool_min_in_table_m[2]
 
 
 def test_phases_do_what_they_are_named_for(grasps: list[list[tuple[Phase, list[Tick]]]]) -> None:
@@ -268,7 +268,7 @@ def test_the_arm_gets_away_from_wherever_it_was_interrupted(phase: Phase, grasps
         lowest = min(ticks, key=lambda tick: tick.tool.z_m)
         for tick in (lowest, ticks[-1], ticks[(number * 37) % len(ticks)]):
             left = list(drive(phase, tick.sent))
-            assert all(after.tool.z_m >= DOFBOT_LIMITS.tool_floor_m for after in left)
+            assert all(after.tool.z_m >= DOFBOT_LIMITS.tool_min_in_table_m[2] for after in left)
             if tick.tool.z_m < 0.03 and left:
                 raised = next(after for after in left if after.tool.z_m > 0.055)
                 assert raised.sent.position.opening_m == pytest.approx(tick.sent.position.opening_m, abs=2e-3), "nothing may be dropped"

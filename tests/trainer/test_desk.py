@@ -45,7 +45,7 @@ class Runner:
             while not TASK.finished(state, self.gate.position):
                 action = self._expert() if TASK.needs_action(state) else None
                 state, wanted = TASK.tick(state, self.gate.position, action)
-                self.gate = gate(self.gate, wanted, DOFBOT_LIMITS, TICK_S, lambda c: kinematics.tool_height_m(c, TASK.mount)).state
+                self.gate = gate(self.gate, wanted, DOFBOT_LIMITS, TICK_S, lambda c: kinematics.tool_in_table_m(c, TASK.mount)).state
                 write(self.desk, self.alter(self.gate.position))
                 self.desk.step(TICK_S)
 

@@ -51,7 +51,7 @@ def play(world: World, phase: Phase, sent: GateState, opening_m: float | None = 
     while not TASK.finished(state, sent.position):
         state, wanted = TASK.tick(state, sent.position)
         wanted = wanted if opening_m is None else wanted._replace(opening_m=opening_m)
-        sent = gate(sent, wanted, DOFBOT_LIMITS, TICK_S, lambda c: kinematics.tool_height_m(c, TASK.mount)).state
+        sent = gate(sent, wanted, DOFBOT_LIMITS, TICK_S, lambda c: kinematics.tool_in_table_m(c, TASK.mount)).state
         world.drive(sent.position)
         world.step(TICK_S)
     return sent
@@ -90,7 +90,7 @@ def test_the_short_cut_is_the_physics_while_nothing_can_be_touched(world: World,
     while kinematics.tool_height_m(sent.position, TASK.mount) > 0.020:
         action = np.clip((0.1 * rng.standard_normal(2) + (0.05, -0.1)), -1.0, 1.0) if TASK.needs_action(state) else None
         state, wanted = TASK.tick(state, sent.position, action)
-        sent = gate(sent, wanted, DOFBOT_LIMITS, TICK_S, lambda c: kinematics.tool_height_m(c, TASK.mount)).state
+        sent = gate(sent, wanted, DOFBOT_LIMITS, TICK_S, lambda c: kinematics.tool_in_table_m(c, TASK.mount)).state
         for both in (world, thorough):
             both.drive(sent.position)
             both.step(TICK_S)
