@@ -113,7 +113,7 @@ def _signals() -> Iterator[Callable[[], bool]]:
 
 def _report(result: "Summary", path: Path | None) -> None:
     """One line, the figures as JSON, and exit code 3 after SAFE."""
-    late_ms = result.lateness_s.p99 * 1e3
+    late_ms = result.timing.lateness_s.p99 * 1e3
     typer.echo(f"{result.picked} of {result.attempts} picked; tick lateness p99 {late_ms:.2f} ms; stopped: {result.stopped_by}")
     if path:
         try:
