@@ -92,6 +92,24 @@ def run(
     _report(result, summary)
 
 
+@app.command()
+def timing(
+    file: Annotated[Path, typer.Argument(help="What `dofbot run --summary` wrote, or the demo's demo.json.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    png: Annotated[Path | None, typer.Option(help="Draw the histograms into this file, too.")] = None,
+) -> None:
+    """Show how late a run's ticks were, how old its frames, and how long each stage took."""
+    from edge import timing as figures
+
+    found = figures.load(file)
+    if json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)))
+    else:
+        figures.show(found)
+    if png:
+        figures.draw(found, png)
+
+
 @contextmanager
 def _signals() -> Iterator[Callable[[], bool]]:
     """Turn Ctrl-C, SIGTERM and the end of an ssh session into a question that the loop asks; a second Ctrl-C interrupts it."""
