@@ -92,6 +92,24 @@ def run(
     _report(result, summary)
 
 
+@app.command()
+def timing(
+    file: Annotated[Path, typer.Argument(help="What `dofbot run --summary` wrote, or the demo's demo.json.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    png: Annotated[Path | None, typer.Option(help="Draw the histograms into this file, too.")] = None,
+) -> None:
+    """Show how late a run's ticks were, how old its frames, and how long each stage took."""
+    from edge import timing as figures
+
+    found = figures.load(file)
+    if json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)))
+    else:
+        figures.show(found)
+    if png:
+        figures.draw(found, png)
+
+
 @contextmanager
 def _signals() -> Iterator[Callable[[], bool]]:
     """Turn Ctrl-C, SIGTERM and the end of an ssh session into a question that the loop asks; a second Ctrl-C interrupts it."""
@@ -113,7 +131,7 @@ def _signals() -> Iterator[Callable[[], bool]]:
 
 def _report(result: "Summary", path: Path | None) -> None:
     """One line, the figures as JSON, and exit code 3 after SAFE."""
-    late_ms = result.lateness_s.p99 * 1e3
+    late_ms = result.timing.lateness_s.p99 * 1e3
     typer.echo(f"{result.picked} of {result.attempts} picked; tick lateness p99 {late_ms:.2f} ms; stopped: {result.stopped_by}")
     if path:
         try:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from edge.simulator import SimulatorLink
 
+MIN_APART = 0.5  # periods from one tick to the next, after one that came late
 _TIMER_ABSTIME = 1  # Linux <time.h>
 
 
@@ -59,28 +60,32 @@ class VirtualClock:
 class Pacer:
     """Ticks at a fixed rate, on deadlines that are all counted from the start, so that lateness never adds up.
 
-    One tick a period at most. A tick that is late by less than a period comes at once; after a longer stall the missed
-    deadlines are skipped, counted in `skipped`, and the next tick waits for the grid.
+    Ticks never share a period, and are half a period apart at least, so that two commands never reach a servo as one jump.
+    A tick that is late by less than a period comes at once; after a longer stall it waits for the next deadline. What kept it
+    may be the work before (counted in `overruns`) or the kernel; each deadline that gets no tick is counted in `skipped`.
     """
 
     def __init__(self, clock: Clock, rate_hz: float) -> None:
         self._clock = clock
         self._period_s = 1.0 / rate_hz
-        self._start_s = clock.now_s()
+        self._start_s = self._came_s = clock.now_s()
         self._tick = 0
+        self.overruns = 0
         self.skipped = 0
 
     def wait(self) -> float:
         """Sleep until the next deadline; returns how late the tick is in seconds, for the deadline it was meant to keep."""
-        self._tick += 1
-        meant_s = self._start_s + self._tick * self._period_s
+        tick = max(self._tick + 1, math.ceil((self._came_s - self._start_s) / self._period_s + MIN_APART))
+        meant_s = self._start_s + tick * self._period_s
         late_periods = (self._clock.now_s() - meant_s) / self._period_s
+        self.overruns += late_periods > 0.0
         if late_periods >= 1.0:
-            missed = math.ceil(late_periods)
-            self._tick += missed
-            self.skipped += missed
-        self._clock.sleep_until(self._start_s + self._tick * self._period_s)
-        return self._clock.now_s() - meant_s
+            tick += math.ceil(late_periods)
+        self.skipped += tick - self._tick - 1
+        self._tick = tick
+        self._clock.sleep_until(self._start_s + tick * self._period_s)
+        self._came_s = self._clock.now_s()
+        return self._came_s - meant_s
 
 
 class _Timespec(ctypes.Structure):

@@ -81,6 +81,15 @@ class RunConfig(_Section, frozen=True):
     record: str = ""  # write every tick to this file (msgpack); empty: none
 
 
+class RealtimeConfig(_Section, frozen=True):
+    """What the control thread asks of the kernel. What is not granted is said once, and the run goes on."""
+
+    fifo_priority: Annotated[int, Meta(ge=0, le=98)] = 50  # SCHED_FIFO; 0: ordinary scheduling; 99 is left to the kernel
+    cpus: tuple[Annotated[int, Meta(ge=0, le=1023)], ...] = ()  # cores that the thread stays on; empty: any
+    lock_memory: bool = True  # what was touched once is never paged out
+    freeze_gc: bool = True  # no garbage collection during a run
+
+
 class Config(_Section, frozen=True):
     """The whole file. Every section may be left out."""
 
@@ -89,6 +98,7 @@ class Config(_Section, frozen=True):
     camera: CameraConfig = CameraConfig()
     simulator: SimulatorConfig = SimulatorConfig()
     run: RunConfig = RunConfig()
+    realtime: RealtimeConfig = RealtimeConfig()
 
 
 def load(path: Path) -> Config:

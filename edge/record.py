@@ -3,20 +3,18 @@
 import logging
 import os
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 
 from edge.errors import ConfigError, WireError
+from edge.histogram import Durations, Histogram
 from edge.messages import JointCommand
 
-KEPT = 100_000  # samples of each duration: more than half an hour of ticks
 KEPT_GRASPS = 10_000  # more than a day of them, in 5 MB
 RECORD_MAX_BYTES = 1 << 16  # a hundred times what a tick takes
 _HEADER_BYTES = 4
@@ -107,12 +105,16 @@ def _foreign(path: Path, at: int, what: str) -> WireError:
     return WireError(f"record {path}: the entry before byte {at} {what}; the file is damaged, or another version wrote it")
 
 
-class Percentiles(Struct, frozen=True):
-    """Of a duration, in seconds."""
+class Timing(Struct, frozen=True):
+    """How long each stage of a tick took."""
 
-    p50: float
-    p99: float
-    max: float
+    lateness_s: Durations  # of a tick, for the deadline it was meant to keep
+    frame_age_s: Durations  # from exposure to use
+    observation_s: Durations  # frame in hand to the policy's input
+    inference_s: Durations
+    task_s: Durations  # task, kinematics and gate
+    bus_s: Durations  # writing the servos
+    decision_s: Durations  # all of it: frame in hand to servo bytes written
 
 
 class Grasp(Struct, frozen=True):
@@ -131,35 +133,34 @@ class Summary(Struct, frozen=True):
     stopped_by: str  # 'done', 'signal' or 'SAFE'
     safe_reason: str  # why the arm went to SAFE; empty: it did not
     ticks: int
-    skipped: int  # deadlines missed by a whole period
+    overruns: int  # ticks whose deadline passed while the one before still worked
+    skipped: int  # deadlines without a tick
     holds: int  # ticks without a usable frame or action
     clamped: int  # ticks in which the gate changed the command
-    lateness_s: Percentiles
-    inference_s: Percentiles
-    decision_s: Percentiles  # frame in hand to servo bytes written
+    timing: Timing
     start_to_first_tick_s: float  # of the process
     resident_mb: float  # at its largest
 
 
 class Timings(NamedTuple):
-    """Durations in seconds, the newest `KEPT` of each."""
+    """Counts of the same stages as `Timing`, while the loop runs."""
 
-    lateness: deque[float]
-    inference: deque[float]
-    decision: deque[float]
+    lateness: Histogram
+    frame_age: Histogram
+    observation: Histogram
+    inference: Histogram
+    task: Histogram
+    bus: Histogram
+    decision: Histogram
 
     @staticmethod
     def empty() -> "Timings":
         """Nothing measured yet."""
-        return Timings(deque(maxlen=KEPT), deque(maxlen=KEPT), deque(maxlen=KEPT))
+        return Timings(*(Histogram() for _ in Timings._fields))
 
-
-def percentiles(durations_s: Iterable[float]) -> Percentiles:
-    """p50, p99 and max; zeros when nothing was measured."""
-    measured_s = list(durations_s)
-    if not measured_s:
-        return Percentiles(0.0, 0.0, 0.0)
-    return Percentiles(*np.percentile(measured_s, [50, 99, 100]).tolist())
+    def so_far(self) -> Timing:
+        """The figures, at any time."""
+        return Timing(*(histogram.durations() for histogram in self))
 
 
 def resident_mb() -> float:

@@ -23,7 +23,7 @@ from edge.devices import Devices
 from edge.errors import BusError, DofbotError, ObservationError, PolicyError, UnreachableError
 from edge.messages import Float32, Frame, JointCommand
 from edge.policy import Policy
-from edge.record import KEPT_GRASPS, Grasp, Recorder, Summary, TickRecord, Timings, percentiles, process_age_s, resident_mb
+from edge.record import KEPT_GRASPS, Grasp, Recorder, Summary, TickRecord, Timings, process_age_s, resident_mb
 from edge.safety import DOFBOT_LIMITS, gate, resting
 from edge.task import PHASE_LIMIT_S, GraspTask, Phase
 
@@ -85,7 +85,7 @@ class Runtime:
         self._phase_ticks: dict[str, int] = defaultdict(int)
         self._grasps: deque[Grasp] = deque(maxlen=KEPT_GRASPS)
         self._timings = Timings.empty()
-        self._attempts = self._picked = self._ticks = self._skipped = self._holds = self._clamped = 0
+        self._attempts = self._picked = self._ticks = self._overruns = self._skipped = self._holds = self._clamped = 0
         self._first_tick_s = 0.0
         self._stopped_by = self._safe_reason = ""
 
@@ -104,7 +104,7 @@ class Runtime:
         self._enter(Phase.HOMING)
         while self._state.phase is not Phase.IDLE:
             lateness_s = pacer.wait()
-            self._skipped = pacer.skipped
+            self._overruns, self._skipped = pacer.overruns, pacer.skipped
             if not self._ticks:
                 self._first_tick_s = process_age_s()
             if not self._stopped_by:
@@ -121,15 +121,21 @@ class Runtime:
             self._next_phase()
             if self._task.needs_action(self._state):
                 action = self._decide()
+            task_began_s = time.perf_counter()
             self._state, wanted = self._task.tick(self._state, self._gate.position, action)
         except (ObservationError, PolicyError, UnreachableError) as error:
-            hold = error
+            hold = error.with_traceback(None)  # which refers to this frame: a cycle, and the collector may be off
         passed = gate(self._gate, wanted, DOFBOT_LIMITS, self._tick_s, self._tool_in_table_m)
+        gated_s = time.perf_counter()
         self._devices.bus.write(passed.command)
+        written_s = time.perf_counter()
         self._gate = passed.state
         if action is not None:
-            self._timings.decision.append(time.perf_counter() - began_s)
-        self._timings.lateness.append(lateness_s)
+            self._timings.decision.add(written_s - began_s)
+        if hold is None:
+            self._timings.task.add(gated_s - task_began_s)
+        self._timings.bus.add(written_s - gated_s)
+        self._timings.lateness.add(lateness_s)
         self._ticks += 1
         self._clamped += bool(passed.reasons)
         self._phase_ticks[self._state.phase] += 1
@@ -150,12 +156,14 @@ class Runtime:
 
     def _decide(self) -> Float32:
         """The policy's action for the newest frame; raises when there is none to act on, or the action is none."""
-        depth = observation.depth_input(self._fresh_frame(), self._depth, self._policy.contract.camera.intrinsics)
+        frame, observing_s = self._fresh_frame(), time.perf_counter()
+        depth = observation.depth_input(frame, self._depth, self._policy.contract.camera.intrinsics)
         tool = kinematics.tool_pose(self._gate.position, self._task.mount)
         proprio = observation.proprio_input(tool, self._state.before, self._task.steps_left(self._state))
-        began_s = time.perf_counter()
+        inferring_s = time.perf_counter()
         action = self._policy.act(depth, proprio)
-        self._timings.inference.append(time.perf_counter() - began_s)
+        self._timings.observation.add(inferring_s - observing_s)
+        self._timings.inference.add(time.perf_counter() - inferring_s)
         return action
 
     def _holds_block(self) -> bool:
@@ -172,6 +180,7 @@ class Runtime:
         if not abs(age_s) <= most_s:
             found = f"the newest depth frame is {age_s * 1e3:.0f} ms old"
             raise ObservationError(f"{found}, expected at most {most_s * 1e3:.0f} ms (camera.max_age_s); is the camera running?")
+        self._timings.frame_age.add(age_s)
         return frame
 
     def _conclude(self, result: Literal["picked", "missed"]) -> None:
@@ -244,12 +253,11 @@ class Runtime:
             stopped_by=self._stopped_by,
             safe_reason=self._safe_reason,
             ticks=self._ticks,
+            overruns=self._overruns,
             skipped=self._skipped,
             holds=self._holds,
             clamped=self._clamped,
-            lateness_s=percentiles(self._timings.lateness),
-            inference_s=percentiles(self._timings.inference),
-            decision_s=percentiles(self._timings.decision),
+            timing=self._timings.so_far(),
             start_to_first_tick_s=self._first_tick_s,
             resident_mb=resident_mb(),
         )

@@ -1,6 +1,6 @@
-"""Measures speed and accuracy beside the peers, in one run on one core; figures and bars, no verdict. About a minute.
+"""Measures speed and accuracy beside the peers, in one run on one core; figures and bars, no verdict. About five minutes.
 
-python tests/bench/run.py [--json FILE]
+python tests/bench/run.py [--json FILE] [--loop-s SECONDS]
 """
 
 import argparse
@@ -22,11 +22,14 @@ def main() -> None:
     """Run every bench, show its table as soon as it is there, write the figures if asked."""
     parser = argparse.ArgumentParser(description="Measure speed and accuracy beside the peers.")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
-    path: Path | None = parser.parse_args().json
+    parser.add_argument("--loop-s", type=float, default=60.0, help="seconds that each control loop runs; beside hogs a third of it (60)")
+    arguments = parser.parse_args()
+    path: Path | None = arguments.json
     with quiet():
         import decision
         import environment
         import ik
+        import loop
         import rendering
         import start
 
@@ -47,6 +50,8 @@ def main() -> None:
             "environment steps": environment.bench,
             "decisions": lambda: decision.bench(policy[0]),
             "starts": lambda: start.bench(policy[0]),
+            "the loop's pace": lambda: loop.bench_pace(arguments.loop_s),
+            "the loop beside hogs": lambda: loop.bench_hogs(arguments.loop_s / 3.0),
         }
         for number, (name, measure) in enumerate(steps.items(), start=1):
             status.update(f"{number} of {len(steps)}: {name} …")

@@ -1,10 +1,14 @@
 """The pacer keeps its rate without drift and without bursts; clocks sleep to absolute deadlines."""
 
+import math
 import signal
 import threading
 import time
+from collections.abc import Iterable
+from itertools import pairwise, repeat
 from statistics import median
 
+import numpy as np
 import pytest
 
 from edge.clock import MonotonicClock, Pacer, VirtualClock
@@ -15,18 +19,18 @@ PERIOD_S = 1.0 / RATE_HZ
 
 
 class FakeClock:
-    """Time passes only in `work` and `sleep_until`; every sleep wakes late by `oversleep_s`."""
+    """Time passes only in `work` and `sleep_until`; every sleep wakes late by the next of `oversleeps_s`."""
 
-    def __init__(self, start_s: float = 1000.0, oversleep_s: float = 0.0) -> None:
+    def __init__(self, start_s: float = 1000.0, oversleeps_s: Iterable[float] = repeat(0.0)) -> None:
         self.time_s = start_s
-        self.oversleep_s = oversleep_s
+        self.oversleeps_s = iter(oversleeps_s)
 
     def now_s(self) -> float:
         return self.time_s
 
     def sleep_until(self, deadline_s: float) -> None:
         if deadline_s > self.time_s:
-            self.time_s = deadline_s + self.oversleep_s
+            self.time_s = deadline_s + next(self.oversleeps_s)
 
     def work(self, duration_s: float) -> None:
         self.time_s += duration_s
@@ -47,27 +51,59 @@ def run(works_s: list[float], clock: FakeClock) -> tuple[Pacer, list[float], lis
 @pytest.mark.parametrize("overrun_s", [0.006, 0.019, 0.030, 0.055])
 def test_overruns_of_2_percent_do_not_add_up_and_never_burst(overrun_s) -> None:
     works_s = [PERIOD_S + overrun_s if tick % 50 == 25 else 0.004 for tick in range(1500)]  # 30 s at 50 Hz
-    pacer, ticks, lateness_s = run(works_s, FakeClock(oversleep_s=1e-4))
+    pacer, ticks, lateness_s = run(works_s, FakeClock(oversleeps_s=repeat(1e-4)))
     behind_s = (ticks[-1] - (len(ticks) + pacer.skipped)) * PERIOD_S
     assert 0.0 <= behind_s < 0.001
-    cells = [int(tick) for tick in ticks]
-    assert all(later > earlier for earlier, later in zip(cells, cells[1:], strict=False)), "two ticks in one period"
+    assert len({int(tick) for tick in ticks}) == len(ticks), "two ticks in one period"
     assert max(lateness_s) >= overrun_s
-    assert (pacer.skipped > 0) == (overrun_s > PERIOD_S)
+    assert pacer.overruns == 30
+    # Late by more than half a period: the next deadline would be too near.
+    assert pacer.skipped == 30 * math.floor(overrun_s / PERIOD_S + 0.5 + 1e-4 / PERIOD_S)
 
 
 def test_a_tick_late_by_less_than_a_period_comes_at_once() -> None:
+    pacer, ticks, lateness_s = run([0.0, 1.25 * PERIOD_S, 0.0, 0.0], FakeClock())
+    assert ticks == pytest.approx([1.0, 2.0, 3.25, 4.0])
+    assert lateness_s == pytest.approx([0.0, 0.0, 0.25 * PERIOD_S, 0.0], abs=1e-9)
+    assert (pacer.overruns, pacer.skipped) == (1, 0)
+
+
+def test_a_tick_late_by_more_than_half_a_period_has_no_near_successor() -> None:
     pacer, ticks, lateness_s = run([0.0, 1.75 * PERIOD_S, 0.0, 0.0], FakeClock())
-    assert ticks == pytest.approx([1.0, 2.0, 3.75, 4.0])
+    assert ticks == pytest.approx([1.0, 2.0, 3.75, 5.0])
     assert lateness_s == pytest.approx([0.0, 0.0, 0.75 * PERIOD_S, 0.0], abs=1e-9)
-    assert pacer.skipped == 0
+    assert (pacer.overruns, pacer.skipped) == (1, 1)
+
+
+def test_a_sleep_that_ends_periods_late_costs_deadlines_and_no_burst() -> None:
+    """As when the kernel lets others run: the tick counts for the period in which it came."""
+    pacer, ticks, lateness_s = run([0.1 * PERIOD_S] * 4, FakeClock(oversleeps_s=[0.0, 2.25 * PERIOD_S, 0.0, 0.0]))
+    assert ticks == pytest.approx([1.0, 4.25, 5.0, 6.0])
+    assert lateness_s == pytest.approx([0.0, 2.25 * PERIOD_S, 0.0, 0.0], abs=1e-9)
+    assert (pacer.overruns, pacer.skipped) == (0, 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_two_ticks_or_commands_share_a_period_whatever_is_late(seed) -> None:
+    rng = np.random.default_rng(seed)
+    count = 3000
+    works = np.where(rng.random(count) < 0.3, rng.exponential(2.0, count), rng.uniform(0.0, 0.49, count))
+    oversleeps = np.where(rng.random(count) < 0.3, rng.exponential(1.0, count), 0.0)
+    pacer, ticks, _ = run((works * PERIOD_S).tolist(), FakeClock(oversleeps_s=(oversleeps * PERIOD_S).tolist()))
+    exact = np.array(ticks) + 1e-9  # they come at deadlines
+    assert np.diff(np.floor(exact)).min() >= 1.0
+    assert np.diff(exact).min() >= 0.5 - 1e-6
+    commands = [tick + work for tick, work in zip(exact, works, strict=True) if work < 0.49]
+    assert all(int(later) > int(earlier) for earlier, later in pairwise(commands))
+    assert pacer.overruns > 300
+    assert -1e-6 <= ticks[-1] - (count + pacer.skipped) < oversleeps.max() + 1.0
 
 
 def test_a_long_stall_skips_to_the_grid_and_is_told() -> None:
     pacer, ticks, lateness_s = run([0.0, 10.5 * PERIOD_S, 0.0, 0.0], FakeClock())
     assert ticks == pytest.approx([1.0, 2.0, 13.0, 14.0])  # due at 3, ready at 12.5
     assert lateness_s == pytest.approx([0.0, 0.0, 10 * PERIOD_S, 0.0], abs=1e-9)
-    assert pacer.skipped == 10
+    assert (pacer.overruns, pacer.skipped) == (1, 10)
 
 
 def test_constant_overload_gives_regular_ticks() -> None:

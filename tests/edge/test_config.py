@@ -72,7 +72,8 @@ def test_every_field_is_read(tmp_path: Path) -> None:
             + servos(*entries)
             + "\ndriver = 'simulator'\ni2c = 'emulated'\naddress = 0x41\nreference_clock_hz = 26_000_000\n"
             + "[camera]\nmax_age_s = 0.2\n[simulator]\nport = 6000\nclock = 'virtual'\n"
-            + "[run]\npolicy = 'other.onnx'\ngrasps = 3\nplace_in_table_m = [0.1, 0.07]\nrecord = 'run.msgpack'\n",
+            + "[run]\npolicy = 'other.onnx'\ngrasps = 3\nplace_in_table_m = [0.1, 0.07]\nrecord = 'run.msgpack'\n"
+            + "[realtime]\nfifo_priority = 0\ncpus = [3, 1023]\nlock_memory = false\nfreeze_gc = false\n",
         )
     )
     assert config.mount == MountConfig(inverted=False, base_height_m=0.05)
@@ -84,6 +85,7 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         26_000_000,
     )
     assert (config.camera.max_age_s, config.simulator.port, config.simulator.clock) == (0.2, 6000, "virtual")
+    assert msgspec.structs.astuple(config.realtime) == (0, (3, 1023), False, False)
     assert msgspec.structs.astuple(config.run) == ("other.onnx", 3, (0.1, 0.07), "run.msgpack")
 
 
@@ -118,6 +120,7 @@ def test_an_unknown_key_is_named_with_a_near_one_only_if_it_is_near(text: str, k
         ("camera", "max_age_s", (5e-324, 1e9), (0.0, -0.1)),
         ("simulator", "port", (0, 65535), (-1, 65536)),
         ("run", "grasps", (0, 10**30), (-1,)),
+        ("realtime", "fifo_priority", (0, 98), (-1, 99)),
     ],
 )
 def test_ranges_end_where_they_say(section: str, field: str, inside: tuple[float, ...], outside: tuple[float, ...], tmp_path: Path) -> None:
@@ -180,6 +183,8 @@ def test_what_is_not_finite_is_refused_wherever_it_is(text: str, where: str, num
         ("[simulator]\nclock = 'fast'", "simulator.clock = 'fast': expected 'real' or 'virtual'"),
         ("[bus]\ndriver = 'pca'", "bus.driver = 'pca': expected 'pca9685' or 'simulator'"),
         ("[run]\nplace_in_table_m = [0.1]", "run.place_in_table_m = [0.1]: expected `array` of length 2"),
+        ("[realtime]\ncpus = [-1]", "realtime.cpus[0] = -1: expected"),
+        ("[realtime]\ncpus = 3", "realtime.cpus = 3: expected `array`"),
         ("[run]\nplace_in_table_m = ['a', 1]", "run.place_in_table_m[0] = 'a': expected `float`"),
         ("[bus.servos]\nchannel = 1", "bus.servos = {'channel': 1}: expected"),
         (servos("{min_us = 500}", *SIX[1:]), "bus.servos[0] = {'min_us': 500}: object missing required field `channel`"),

@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import statistics
 import subprocess
 import sys
 from itertools import islice
@@ -13,7 +12,7 @@ import pytest
 
 from edge.errors import ConfigError, WireError
 from edge.messages import JointCommand
-from edge.record import KEPT, Percentiles, Recorder, TickRecord, Timings, percentiles, process_age_s, read, resident_mb
+from edge.record import Recorder, TickRecord, Timing, Timings, process_age_s, read, resident_mb
 from edge.task import Phase
 
 HOME = JointCommand(0.0, 0.1, -0.2, 0.3, 1.5, 0.06)
@@ -168,23 +167,19 @@ def test_a_long_record_is_read_in_little_memory(tmp_path) -> None:
     assert float(grown_mb) < 3.0
 
 
-def test_percentiles_of_known_durations() -> None:
-    assert percentiles([i / 100 for i in reversed(range(101))]) == Percentiles(0.5, 0.99, 1.0)
-    assert percentiles([0.25]) == Percentiles(0.25, 0.25, 0.25)
-    assert percentiles([]) == Percentiles(0.0, 0.0, 0.0)
-    durations_s = [((i * 37) % 101) ** 2 / 1e4 for i in range(1000)]
-    cuts = statistics.quantiles(durations_s, n=100, method="inclusive")
-    found = percentiles(iter(durations_s))
-    assert (found.p50, found.p99, found.max) == pytest.approx((cuts[49], cuts[98], max(durations_s)))
-
-
-def test_timings_keep_the_newest_and_no_more() -> None:
+def test_timings_are_counted_by_stage_and_can_be_told_at_any_time() -> None:
     timings = Timings.empty()
-    for durations_s in timings:
-        durations_s.extend(range(KEPT + 10))
-        assert len(durations_s) == KEPT
-        assert durations_s[-1] == KEPT + 9
-    assert Timings.empty().lateness is not timings.lateness
+    assert Timing.__struct_fields__ == tuple(f"{stage}_s" for stage in Timings._fields)
+    for number, stage in enumerate(timings, start=1):
+        for _ in range(number):
+            stage.add(number * 1e-3)
+    told = timings.so_far()
+    timings.lateness.add(5.0)
+    figures = [getattr(told, name) for name in Timing.__struct_fields__]
+    assert [found.count for found in figures] == [1, 2, 3, 4, 5, 6, 7]
+    assert [found.max for found in figures] == pytest.approx([number * 1e-3 for number in range(1, 8)])
+    assert timings.so_far().lateness_s.max == 5.0
+    assert Timings.empty().so_far().lateness_s.count == 0
 
 
 def test_memory_and_age_are_the_process_s_own() -> None:
