@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 import urdf
-from edge import __version__
+from edge import __version__, control_cli
 from edge import config as configuration
 from edge.errors import ConfigError, DofbotError, MissingExtraError, UnreachableError
 
@@ -90,6 +90,9 @@ def run(
                 settings.run.grasps if grasps is None else grasps, stop
             )
     _report(result, summary)
+
+
+control_cli.register(app)
 
 
 @contextmanager
