@@ -38,6 +38,7 @@ STALE_S = 0.5  # a report that is older than 25 ticks tells of a stuck loop
 
 _SIGN_OF_LIFE_S = 0.2  # of the 0.5 s that a deadman allows
 _PROGRESS_S = 0.25
+_COLOURS = {"HOLD": "yellow", SAFE: "red"}
 _EPILOG = "Exit codes: 0 done, 3 the arm is in SAFE, 4 refused, 5 nothing listens."
 
 Socket = Annotated[
@@ -116,13 +117,9 @@ def status(
         reply = client.ask(Timing() if timing else Status())
         if as_json or not isinstance(reply, StatusReport):
             return _finish(reply, client, as_json or timing)
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 3))
     for name, value in rows(reply):
-        table.add_row(name, value)
-    Console(markup=False, highlight=False, soft_wrap=True).print(table)
+        shown = typer.style(value, fg=_COLOURS.get(reply.state, "green"), bold=True) if name == "state" else value
+        typer.echo(f"{name:<10}{shown}")
     return _exit_if_safe(reply)
 
 
@@ -182,7 +179,7 @@ def _follow(client: ControlClient, ticket: int) -> Reply:
         raise NotListeningError(f"no answer within {REPLY_MAX_S:g} s, expected one in 1 s; look at: journalctl -u dofbot-grasp")
     if not isinstance(reply, Accepted):
         return reply
-    began_s, shows = time.monotonic(), sys.stderr.isatty()
+    began_s, shows = time.monotonic(), _on_terminal()
     while (reply := client.receive(ticket, _PROGRESS_S)) is None:
         report = client.ask(Status())  # also tells when the process has ended
         if shows and isinstance(report, StatusReport):
@@ -190,6 +187,10 @@ def _follow(client: ControlClient, ticket: int) -> Reply:
     if shows:
         typer.echo("\r\x1b[K", nl=False, err=True)
     return reply
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 def _progress(report: StatusReport, passed_s: float) -> str:

@@ -24,6 +24,7 @@ _SERVICE = Path("/run/dofbot-grasp/control.sock")  # $RUNTIME_DIRECTORY of dofbo
 _TEMPORARY = Path("/tmp")  # the same for server and clients, whatever $TMPDIR is
 _BACKLOG = 16
 _LOCK_WAIT_S = 1.0
+_KNOCK_S = 0.01
 
 
 def server_path(setting: str) -> Path | None:
@@ -158,18 +159,27 @@ def connect(path: Path | None, timeout_s: float) -> socket.socket:
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connected.settimeout(timeout_s)
         try:
-            connected.connect(os.fspath(candidate))
-        except PermissionError:
+            _knock(connected, candidate, time.monotonic() + timeout_s)
+        except NotListeningError:
             connected.close()
-            raise NotListeningError(
-                f"{candidate} is not yours to command; join the group that `ls -l` shows (sudo usermod -aG GROUP $USER), and log in anew"
-            ) from None
-        except TimeoutError:
-            connected.close()
-            raise NotListeningError(f"{candidate} does not answer; look at: journalctl -u dofbot-grasp") from None
+            raise
         except OSError:  # none there, stale, or a path that cannot be
             connected.close()
         else:
             return connected
     where = " or ".join(map(str, paths))
     raise NotListeningError(f"nothing listens on {where}; start it with `systemctl start dofbot-grasp` or `dofbot run`")
+
+
+def _knock(connected: socket.socket, path: Path, deadline_s: float) -> None:
+    while True:
+        try:
+            return connected.connect(os.fspath(path))
+        except BlockingIOError:  # its backlog is full: with a time-out, connect(2) does not wait for that
+            if time.monotonic() > deadline_s:
+                raise NotListeningError(f"{path} does not answer; look at: journalctl -u dofbot-grasp") from None
+            time.sleep(_KNOCK_S)
+        except PermissionError:
+            raise NotListeningError(
+                f"{path} is not yours to command; join the group that `ls -l` shows (sudo usermod -aG GROUP $USER), and log in anew"
+            ) from None

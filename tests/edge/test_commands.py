@@ -78,7 +78,7 @@ def test_a_command_fits_its_line_and_can_be_typed_by_hand() -> None:
         (b"", "0 bytes"),
         (b"null", "object"),
         (b"\xff\xfe", "malformed"),
-        (b'{"type":"\xff"}', "type"),
+        (b'{"type":"\xff"}', "utf-8"),
         (4000 * b"[", "expected a command"),
         (b'{"type":"hold","id":' + 4000 * b"[", "id"),
     ],

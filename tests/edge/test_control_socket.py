@@ -119,11 +119,13 @@ def test_a_live_socket_with_a_full_backlog_is_live(tmp_path) -> None:
         for client in clients:
             client.setblocking(False)
             client.connect_ex(str(path))
-        assert "listens on" in refusal(path)
-        with pytest.raises(NotListeningError, match="does not answer"):
+        live = refusal(path)
+        with pytest.raises(NotListeningError) as caught:
             connect(path, 0.05)
         for client in clients:
             client.close()
+    assert "a process listens on" in live
+    assert "does not answer" in str(caught.value)
 
 
 def test_what_is_no_socket_is_left_alone(tmp_path) -> None:
@@ -156,9 +158,8 @@ def test_a_client_finds_the_service_first_and_passes_over_a_stale_file(tmp_path)
     users, services = server_path("auto"), tmp_path / "run/control.sock"
     assert users is not None
     services.parent.mkdir()
-    with listen(users, 0o600, None), listen(services, 0o600, None):
-        with connect(None, 1.0) as connected:
-            assert connected.getpeername() == str(services)
+    with listen(users, 0o600, None), listen(services, 0o600, None), connect(None, 1.0) as connected:
+        assert connected.getpeername() == str(services)
     with listen(users, 0o600, None), connect(None, 1.0) as connected:
         assert connected.getpeername() == str(users)
 
