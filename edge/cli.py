@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 import urdf
-from edge import __version__
+from edge import __version__, control_cli
 from edge import config as configuration
 from edge.errors import ConfigError, DofbotError, MissingExtraError, UnreachableError
 
@@ -108,6 +108,9 @@ def timing(
         figures.show(found)
     if png:
         figures.draw(found, png)
+
+
+control_cli.register(app)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct, field
 
+from edge.control_socket import AUTO, TUNNEL
 from edge.errors import ConfigError
 from edge.safety import DOFBOT_LIMITS
 
@@ -72,6 +73,14 @@ class SimulatorConfig(_Section, frozen=True):
     clock: Literal["real", "virtual"] = "real"  # virtual: lockstep, as fast as the machine allows
 
 
+class ControlConfig(_Section, frozen=True):
+    """Where `dofbot arm`, `grasp`, `status` and the like reach the process: a Unix socket, never a network."""
+
+    socket: str = AUTO  # auto: in the service's folder, $XDG_RUNTIME_DIR or /tmp, see edge/control_socket.py; a path; empty: none
+    mode: int = 0o660  # of the socket file: 0o660, owner and group may command the arm, or 0o600, the owner alone
+    group: str = ""  # of the socket file; empty: the process's own
+
+
 class RunConfig(_Section, frozen=True):
     """What one run does, and what it leaves behind."""
 
@@ -97,6 +106,7 @@ class Config(_Section, frozen=True):
     bus: BusConfig = BusConfig()
     camera: CameraConfig = CameraConfig()
     simulator: SimulatorConfig = SimulatorConfig()
+    control: ControlConfig = ControlConfig()
     run: RunConfig = RunConfig()
     realtime: RealtimeConfig = RealtimeConfig()
 
@@ -133,11 +143,25 @@ def _check(config: Config, path: Path) -> None:
                 f"configuration {path}: bus.servos[{index}] has min_us {servo.min_us} >= max_us {servo.max_us}; "
                 "swap them and set direction = -1 if the servo turns the other way"
             )
+    _check_place(config.run.place_in_table_m, path)
+    _check_control(config.control, path)
+
+
+def _check_place(place: tuple[float, float], path: Path) -> None:
     low, high = DOFBOT_LIMITS.tool_min_in_table_m[:2], DOFBOT_LIMITS.tool_max_in_table_m[:2]
-    place = config.run.place_in_table_m
     if not all(least <= at <= most for least, at, most in zip(low, place, high, strict=True)):
         raise ConfigError(
             f"configuration {path}: run.place_in_table_m = {place}, expected a place in the safety gate's box, {low}…{high}; move it there"
+        )
+
+
+def _check_control(control: ControlConfig, path: Path) -> None:
+    if control.socket not in ("", AUTO) and (not control.socket.startswith("/") or "\0" in control.socket):
+        raise ConfigError(f"configuration {path}: control.socket = {control.socket!r}: expected '{AUTO}' or an absolute path; {TUNNEL}")
+    if control.mode not in (0o600, 0o660):
+        raise ConfigError(
+            f"configuration {path}: control.mode = {control.mode:#o}: expected 0o660 or 0o600, "
+            "because whoever may write to the socket moves the arm; put people into control.group instead"
         )
 
 
@@ -150,7 +174,8 @@ def _explain(message: str, document: dict[str, object]) -> str:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         meant = f"; did you mean '{near[0]}'?" if near else ""
         where = f"[{section}] " if section else ""
-        return f"unknown key {where}'{key}'{meant} (known: {', '.join(known)})"
+        tunnel = f"; {TUNNEL}" if section == "control" and not near else ""  # whoever writes host or port means that
+        return f"unknown key {where}'{key}'{meant} (known: {', '.join(known)}){tunnel}"
     located = re.search(r"^(.*) - at `\$\.(.*)`$", message)
     if not located:
         return message
@@ -159,7 +184,8 @@ def _explain(message: str, document: dict[str, object]) -> str:
         section, _, key = where.rpartition(".")
         allowed = {f.name: get_args(f.type) for f in msgspec.structs.fields(_section_at(section))}[key]
         text = f"expected {' or '.join(map(repr, allowed))}"
-    return f"{where} = {_value_at(document, where)!r}: {text[0].lower()}{text[1:]}"
+    tunnel = f"; {TUNNEL}" if where == "control.socket" else ""  # a port number
+    return f"{where} = {_value_at(document, where)!r}: {text[0].lower()}{text[1:]}{tunnel}"
 
 
 def _section_at(where: str) -> type[Struct]:

@@ -7,6 +7,9 @@ DofbotError
 ├── UnreachableError   a tool pose outside the arm's reach             the task keeps its last target
 ├── BusError           the servo bus did not take a command            the loop holds
 ├── WireError          a malformed or oversized message                the connection is closed
+├── SafeError          the arm is in SAFE and does not do as told      exit code 3
+├── RefusedError       the running process refused a command           exit code 4
+├── NotListeningError  no running process to command                   exit code 5
 └── MissingExtraError  an optional package is not installed            exit code 2
 """
 
@@ -47,6 +50,24 @@ class BusError(DofbotError):
 
 class WireError(DofbotError):
     """A message on a socket is truncated, oversized, or does not fit its schema."""
+
+
+class SafeError(DofbotError):
+    """The arm is in SAFE: it does nothing until a person has looked at it and reset it."""
+
+    exit_code = 3
+
+
+class RefusedError(DofbotError):
+    """The running process refused a command; the text is its reason."""
+
+    exit_code = 4
+
+
+class NotListeningError(DofbotError):
+    """No process takes commands where one was looked for, or it has ended meanwhile."""
+
+    exit_code = 5
 
 
 class MissingExtraError(DofbotError):

@@ -63,6 +63,36 @@ def toml(value: object) -> str:
     return repr(value)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "socket = '0.0.0.0:5000'",
+        "socket = 'tcp://localhost'",
+        "socket = 'a.sock'",
+        "socket = '@abstract'",
+        "socket = 5000",
+        "port = 5000",
+        "host = '0.0.0.0'",
+        "listen = '::'",
+    ],
+)
+def test_commands_come_from_a_unix_socket_only_and_the_refusal_says_how_to_tunnel(line: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, f"[control]\n{line}")
+    assert "control" in message
+    assert "ssh -L local.sock:/run/dofbot-grasp/control.sock pi@robot" in message
+
+
+@pytest.mark.parametrize(("path", "mode"), [("/run/dofbot-grasp/control.sock", 0o660), ("", 0o600), ("auto", 0o660)])
+def test_a_control_socket_is_a_path_for_owner_and_group(path: str, mode: int, tmp_path: Path) -> None:
+    control = load(write(tmp_path, f"[control]\nsocket = '{path}'\nmode = {mode:#o}\ngroup = 'dofbot'")).control
+    assert msgspec.structs.astuple(control) == (path, mode, "dofbot")
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o640, 0o662, 0o777, 0, -1])
+def test_nobody_else_commands_the_arm(mode: int, tmp_path: Path) -> None:
+    assert f"control.mode = {mode:#o}: expected 0o660 or 0o600" in refusal(tmp_path, f"[control]\nmode = {mode}")
+
+
 def test_every_field_is_read(tmp_path: Path) -> None:
     entries = ["{channel = 15, min_us = 400, max_us = 2600.0, travel_deg = 180, zero_deg = -3.5, direction = -1}", *SIX[1:]]
     config = load(
