@@ -16,7 +16,7 @@ from edge.devices import Devices, open_devices
 from edge.errors import BusError, ConfigError, DofbotError
 from edge.messages import Float32, Intrinsics, JointCommand
 from edge.servos import OFF_US, pulses_us
-from edge.wire import PulsesUs
+from edge.wire import UNKNOWN_US, PulsesUs
 from trainer.server import SimulatorServer
 
 LENS = Intrinsics(8, 6, 60.0, 60.0, 3.5, 2.5)
@@ -36,6 +36,9 @@ class FakeWorld:
 
     def step(self, duration_s: float) -> None:
         self.now_s += duration_s
+
+    def servos_us(self) -> PulsesUs:
+        return UNKNOWN_US
 
     def depth_frame(self) -> tuple[Float32, Intrinsics]:
         return np.full((LENS.height, LENS.width), 0.2, np.float32), LENS

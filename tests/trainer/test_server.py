@@ -43,6 +43,9 @@ class FakeWorld:
         assert duration_s > 0.0
         self.now_s += int(duration_s / 0.004 + 1e-6) * 0.004
 
+    def servos_us(self) -> wire.PulsesUs:
+        return wire.UNKNOWN_US
+
     def depth_frame(self) -> tuple[Float32, Intrinsics]:
         self.threads.add(threading.get_ident())
         time.sleep(self._render_s)
@@ -458,7 +461,7 @@ WELCOME = framed(wire.encode(wire.Welcome(wire.PROTOCOL, 0.0)))
     [
         (b"", "timed out"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "claims 1397966893 bytes"),
-        (framed(wire.encode(wire.Welcome(2, 0.0))), "Welcome out of turn"),
+        (framed(wire.encode(wire.Welcome(wire.PROTOCOL + 1, 0.0))), "Welcome out of turn"),
         (framed(wire.encode(wire.Refused("full"))), "was refused: full"),
     ],
 )
