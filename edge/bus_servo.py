@@ -3,6 +3,7 @@
 Real ones follow a trapezoid; here the speed is even. No lag, no load, no backlash: the simulator's physics has those.
 """
 
+from collections import deque
 from typing import NamedTuple
 
 RAW_MIN, RAW_MAX = 96, 4000  # no goal outside (vendor: i2c_register_map.xlsx)
@@ -10,9 +11,9 @@ SPEED_MAX_RAW_S = 250.0 / 0.0818  # DS-SY15A data sheet: 250°/s without load; A
 
 
 class _Order(NamedTuple):
-    goal_raw: float
-    duration_s: float
     at_s: float
+    goal_raw: float | None = None  # None: switch torque on
+    duration_s: float = 0.0
 
 
 class BusServo:
@@ -22,41 +23,53 @@ class BusServo:
         self.number = number
         self.answers = True
         self.status = 0  # error bits that a ping reports
-        self.torque = False  # whether it holds
-        self._stalled = False
+        self._torque = self._stalled = False
         self._from_raw = self._goal_raw = raw
         self._began_s = self._until_s = 0.0
-        self._order: _Order | None = None
+        self._orders: deque[_Order] = deque()  # on their way
 
     def power_up(self, now_s: float) -> None:
         """Limp, where it is."""
-        self.turn_torque(on=False, now_s=now_s)
-        self._goal_raw, self._order = self._from_raw, None
+        self.let_go(now_s)
+        self._goal_raw = self._from_raw
+        self._orders.clear()
 
     def go(self, goal_raw: int, duration_s: float, at_s: float) -> None:
-        """Take a goal, which reaches it at `at_s`; without torque it only remembers it."""
-        self._order = _Order(float(min(max(goal_raw, RAW_MIN), RAW_MAX)), duration_s, at_s)
+        """Take a goal, which reaches it at `at_s`, after those before; without torque it only remembers it."""
+        self._orders.append(_Order(at_s, float(min(max(goal_raw, RAW_MIN), RAW_MAX)), duration_s))
 
-    def turn_torque(self, on: bool, now_s: float) -> None:
-        """Off: stay and lie limp. On: go to the last goal, as fast as it can."""
+    def hold(self, at_s: float) -> None:
+        """From `at_s` on, go to the last goal, as fast as it can, and hold it."""
+        self._orders.append(_Order(at_s))
+
+    def let_go(self, now_s: float) -> None:
+        """Stay, and lie limp."""
         self._begin(now_s)
-        self.torque = on
+        self._torque = False
+        self._orders = deque(order for order in self._orders if order.goal_raw is not None)
+
+    def holds(self, now_s: float) -> bool:
+        """Whether it holds."""
+        self.raw(now_s)
+        return self._torque
 
     def stall(self, stalled: bool, now_s: float) -> None:
         """Block the shaft where it is, or let it go on."""
         self._begin(now_s)
         self._stalled = stalled
 
-    def turn_by_hand(self, raw: float) -> None:
+    def turn_by_hand(self, raw: float, now_s: float) -> None:
         """Put a limp shaft somewhere; one that holds stays."""
-        if not self.torque:
+        if not self.holds(now_s):
             self._from_raw = raw
 
     def raw(self, now_s: float) -> float:
         """Where the shaft is, in counts."""
-        if self._order and self._order.at_s <= now_s:
-            order, self._order = self._order, None
-            self._from_raw, self._goal_raw = self._shaft_raw(order.at_s), order.goal_raw
+        while self._orders and self._orders[0].at_s <= now_s:
+            order = self._orders.popleft()
+            self._from_raw = self._shaft_raw(order.at_s)
+            self._torque |= order.goal_raw is None
+            self._goal_raw = self._goal_raw if order.goal_raw is None else order.goal_raw
             self._start(order.duration_s, order.at_s)
         return self._shaft_raw(now_s)
 
@@ -65,7 +78,7 @@ class BusServo:
         self._start(0.0, now_s)
 
     def _shaft_raw(self, now_s: float) -> float:
-        if not self.torque or self._stalled:
+        if not self._torque or self._stalled:
             return self._from_raw
         if now_s >= self._until_s:
             return self._goal_raw

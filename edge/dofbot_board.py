@@ -21,8 +21,7 @@ VERSION, TORQUE, POSITIONS, DURATION, POSITION_OF, PING = 0x01, 0x1A, 0x1D, 0x1E
 ASK = b"\x01"
 PING_OK, PING_SILENT = 0xDA, 0x00
 RAW_MIN, RAW_MAX = 96, 4000  # of a position; 0: the servo has not answered
-ANSWER_S = (0.005, 0.015, 0.1)  # vendor: 5 ms; PRAC tries again after 15 ms; after a motion YAS needed 100 ms
-PING_ATTEMPTS = 5  # as Arm_Lib
+ANSWER_S = (0.005, 0.015, 0.1, 0.015)  # vendor: 5 ms; PRAC tries again with 15 ms; after a motion YAS had to wait 100 ms, and ask again
 # No servo is faster: DS-SY15A makes 250°/s without load. Noise is one count, on servo 5 two (jimdinunzio/dofbot_ros2).
 SPEED_MAX_DEG_S = 300.0
 NOISE_RAW = 4.0
@@ -99,10 +98,8 @@ class DofbotBoardBus:
         try:
             self._move(goals)
             if not self._powered:
-                # Only now, so that no servo leaps to an old goal; once more, in case it takes none without torque.
-                self._send(TORQUE, b"\x01")
+                self._send(TORQUE, b"\x01")  # only now, so that no servo leaps to an old goal
                 self._powered = self._holds = True
-                self._move(goals)
         except OSError as error:
             self._silent_since_s = self._silent_since_s or self._clock.now_s()
             raise self._unanswered(error) from error
@@ -201,8 +198,8 @@ class DofbotBoardBus:
         problems = []
         for name, servo in zip(JOINT_NAMES, self._config.servos, strict=True):
             answer = PING_SILENT
-            for _ in range(PING_ATTEMPTS):
-                answer = answer or self._ask(PING, bytes((servo.id,)), 1)[0]
+            for wait_s in ANSWER_S:
+                answer = answer or self._ask(PING, bytes((servo.id,)), 1, wait_s)[0]
             if answer == PING_SILENT:
                 problems.append(f"servo {servo.id} ({name}) is silent")
             elif answer != PING_OK:

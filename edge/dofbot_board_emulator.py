@@ -83,7 +83,7 @@ class DofbotBoardEmulator:
 
     def torques(self) -> tuple[bool, ...]:
         """Which servos hold (6)."""
-        return tuple(servo.torque for servo in self.servos)
+        return tuple(servo.holds(self._now_s()) for servo in self.servos)
 
     def _start(self) -> None:
         now_s = self._now_s()
@@ -138,20 +138,23 @@ class DofbotBoardEmulator:
                 servo.number = payload[0]
 
     def _move(self, goals_raw: dict[int, int], duration_s: float) -> None:
-        """Tell the servos their goals, one after the other."""
+        """Tell the servos their goals, one after the other, once those of the move before are told."""
         self._moved_s = self._now_s()
-        for index, (number, goal_raw) in enumerate(goals_raw.items()):
+        self._busy_until_s = max(self._busy_until_s, self._moved_s)
+        for number, goal_raw in goals_raw.items():
             for servo in self._connected(number):
-                servo.go(goal_raw, duration_s, self._moved_s + SKEW_S / 5 * index)
-        self._busy_until_s = self._moved_s + SKEW_S / 5 * len(goals_raw)
+                servo.go(goal_raw, duration_s, self._busy_until_s)
+            self._busy_until_s += SKEW_S / 5
 
     def _turn_torque(self, on: bool) -> None:
         actual_raw, now_s = self._actual_raw(), self._now_s()
         for index, servo in enumerate(self.servos):
             if actual_raw is not None:
-                servo.turn_by_hand(actual_raw[index])
-            if servo.answers and servo.torque != on:
-                servo.turn_torque(on, now_s)
+                servo.turn_by_hand(actual_raw[index], now_s)
+            if servo.answers and on and not servo.holds(now_s):
+                servo.hold(max(now_s, self._busy_until_s))  # once they all have their goals
+            elif servo.answers and not on:
+                servo.let_go(now_s)
 
     def _position(self, number: int) -> bytes:
         """The answer of a servo: its position, or none."""

@@ -18,9 +18,10 @@ from edge.wire import PulsesUs
 from trainer.blocks import Block
 from trainer.world import PHYSICS_HZ, World
 
-# A set point that has come through a PCA9685 is off by up to one count, 4.88 µs or 0.66° of a 270° servo: 11.5 mrad.
-# With three such joints in a row that is 3 mm at the tool, so the start is recognised joint by joint.
-AT_START_RAD = 0.013
+# A set point that has come through a PCA9685 is off by up to one count, 4.88 µs or 0.66° of a 270° servo: 11.5 mrad. Bus servos that
+# take their time and start one after the other cut the corner at the start by up to 17 mrad (seen), and nobody dwells there.
+# With three such joints in a row that is 6 mm at the tool, so the start is recognised joint by joint.
+AT_START_RAD = 0.026
 OPEN_SLACK_M = 0.001  # the same count is 0.44° of the gripper's servo: 1 mm of opening
 
 

@@ -178,7 +178,7 @@ def test_what_is_not_finite_is_refused_wherever_it_is(text: str, where: str, num
         ("[simulator]\nport = 1.5", "simulator.port = 1.5: expected `int`"),
         ("[simulator]\nport = true", "simulator.port = True: expected `int`"),
         ("[simulator]\nclock = 'fast'", "simulator.clock = 'fast': expected 'real' or 'virtual'"),
-        ("[bus]\ndriver = 'pca'", "bus.driver = 'pca': expected 'pca9685' or 'simulator'"),
+        ("[bus]\ndriver = 'pca'", "bus.driver = 'pca': expected 'pca9685' or 'dofbot_board' or 'simulator'"),
         ("[run]\nplace_in_table_m = [0.1]", "run.place_in_table_m = [0.1]: expected `array` of length 2"),
         ("[run]\nplace_in_table_m = ['a', 1]", "run.place_in_table_m[0] = 'a': expected `float`"),
         ("[bus.servos]\nchannel = 1", "bus.servos = {'channel': 1}: expected"),
