@@ -93,6 +93,12 @@ class BusWriter:
         """Where the servos were when last read, as the bus tells it; never waits."""
         return self._bus.measured()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call still hangs: a write would be refused."""
+        job, release = self._job, self._release
+        return (job is not None and not job.done.is_set()) or (release is not None and release.is_alive())
+
     def release(self) -> None:
         """Switch the servos off, now and past whatever hangs. Never raises, and takes 0.2 s at most.
 

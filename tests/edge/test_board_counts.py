@@ -92,7 +92,13 @@ def test_the_default_servos_cover_the_joint_limits() -> None:
 
 @pytest.mark.parametrize(
     ("index", "changes"),
-    [(2, {"min_raw": 700}), (3, {"max_raw": 3300}), (4, {"zero_raw": 2000.0}), (5, {"max_raw": 3090}), (0, {"direction": -1, "max_raw": 3000})],
+    [
+        (2, {"min_raw": 700}),
+        (3, {"max_raw": 3300}),
+        (4, {"zero_raw": 2000.0}),
+        (5, {"max_raw": 3090}),
+        (0, {"direction": -1, "max_raw": 3000}),
+    ],
 )
 def test_a_servo_that_turns_less_than_its_joint_is_a_configuration_error(index: int, changes: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=rf"bus.board.servos\[{index}\] \({JOINT_NAMES[index]}\) turns"):
