@@ -25,7 +25,7 @@ EXIT_SAFE = 3  # the run ended in SAFE
 EXIT_INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
 # What brings a package that the base install does not; pyproject.toml says the same.
 EXTRAS = {
-    "adafruit_servokit": "servo",
+    **dict.fromkeys(("adafruit_servokit", "smbus2"), "servo"),
     "pyrealsense2": "pi",
     **dict.fromkeys(("PIL", "gymnasium", "matplotlib", "numba", "pybullet"), "sim"),
     **dict.fromkeys(("onnx", "stable_baselines3", "tensorboard", "torch"), "trainer"),

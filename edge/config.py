@@ -49,14 +49,46 @@ def _default_servos() -> tuple[ServoConfig, ...]:
     return (*joints, ServoConfig(channel=5, travel_deg=180.0))
 
 
+class BoardServoConfig(_Section, frozen=True):
+    """One bus servo of the DOFBOT's own board: its id, and how counts map to angle."""
+
+    id: Annotated[int, Meta(ge=1, le=6)]
+    # Arm_Lib's scale and the board's default middles. Other arms had 0.0768 to 0.0845 °/count and zeros up to 2° off
+    # (Practitioner108/dofbot_sci_ws, jimdinunzio/dofbot_ros2): measure yours.
+    zero_raw: Annotated[float, Meta(ge=96, le=4000)] = 2000.0  # counts at joint angle 0; the gripper: at the middle of its table, 90°
+    counts_per_deg: Annotated[float, Meta(ge=10.0, le=15.0)] = 2200.0 / 180.0
+    direction: Literal[1, -1] = 1  # -1: more counts turn the joint the negative way
+    min_raw: Annotated[int, Meta(ge=96, le=4000)] = 96  # no set point below; 96…4000 is the vendor's range (i2c_register_map.xlsx)
+    max_raw: Annotated[int, Meta(ge=96, le=4000)] = 4000  # nor above
+
+
+def _default_board_servos() -> tuple[BoardServoConfig, ...]:
+    """As Arm_Lib drives them: ids 1-6 up the arm, servos 2-4 turned around, servo 5 with a scale of its own, the gripper 0…180°."""
+    shoulder = tuple(BoardServoConfig(id=i, direction=-1 if i > 1 else 1) for i in range(1, 5))
+    wrist = BoardServoConfig(id=5, zero_raw=1486.0, counts_per_deg=3320.0 / 270.0)
+    return (*shoulder, wrist, BoardServoConfig(id=6, min_raw=900, max_raw=3100))
+
+
+class BoardConfig(_Section, frozen=True):
+    """The DOFBOT's own servo board, for driver `dofbot_board`."""
+
+    i2c_bus: Annotated[int, Meta(ge=0, le=99)] = 1  # /dev/i2c-1: Raspberry Pi and Jetson Nano; an Orin Nano has it on 7
+    address: Annotated[int, Meta(ge=0x03, le=0x77)] = 0x15
+    # Time that servos take for a set point: one tick. A set point that comes before interrupts the servo's own trapezoid, felt as a
+    # jerk (Practitioner108/dofbot_sci_ws); longer is smoother and later by as much, 0 is as fast as they can.
+    move_ms: Annotated[int, Meta(ge=0, le=1000)] = 20
+    servos: tuple[BoardServoConfig, ...] = field(default_factory=_default_board_servos)
+
+
 class BusConfig(_Section, frozen=True):
     """What the set points are written to."""
 
-    driver: Literal["pca9685", "simulator"] = "pca9685"
-    i2c: Literal["board", "emulated"] = "board"  # emulated: PCA9685 registers in software, outputs go to the simulator
-    address: Annotated[int, Meta(ge=0x03, le=0x77)] = 0x40
+    driver: Literal["pca9685", "dofbot_board", "simulator"] = "pca9685"
+    i2c: Literal["board", "emulated"] = "board"  # emulated: the driver's chip in software, its servos in the simulator
+    address: Annotated[int, Meta(ge=0x03, le=0x77)] = 0x40  # of the PCA9685
     reference_clock_hz: Annotated[int, Meta(ge=22_000_000, le=28_000_000)] = 25_000_000  # oscillators of 23-27 MHz were seen
-    servos: tuple[ServoConfig, ...] = field(default_factory=_default_servos)
+    servos: tuple[ServoConfig, ...] = field(default_factory=_default_servos)  # on the PCA9685; the simulator's are wired so too
+    board: BoardConfig = BoardConfig()
 
 
 class CameraConfig(_Section, frozen=True):
@@ -145,6 +177,7 @@ def _check(config: Config, path: Path) -> None:
             )
     _check_place(config.run.place_in_table_m, path)
     _check_control(config.control, path)
+    _check_board(config.bus.board, path)
 
 
 def _check_place(place: tuple[float, float], path: Path) -> None:
@@ -163,6 +196,20 @@ def _check_control(control: ControlConfig, path: Path) -> None:
             f"configuration {path}: control.mode = {control.mode:#o}: expected 0o660 or 0o600, "
             "because whoever may write to the socket moves the arm; put people into control.group instead"
         )
+
+
+def _check_board(board: BoardConfig, path: Path) -> None:
+    ids = [servo.id for servo in board.servos]
+    if sorted(ids) != [1, 2, 3, 4, 5, 6]:
+        raise ConfigError(
+            f"configuration {path}: bus.board.servos have ids {ids}, expected each of 1…6 once, in the order joint1…joint5, gripper"
+        )
+    for index, servo in enumerate(board.servos):
+        if servo.min_raw >= servo.max_raw:
+            raise ConfigError(
+                f"configuration {path}: bus.board.servos[{index}] has min_raw {servo.min_raw} >= max_raw {servo.max_raw}; "
+                "swap them and set direction = -1 if the servo turns the other way"
+            )
 
 
 def _explain(message: str, document: dict[str, object]) -> str:
@@ -190,10 +237,13 @@ def _explain(message: str, document: dict[str, object]) -> str:
 
 def _section_at(where: str) -> type[Struct]:
     """The type of the section at a dotted path such as 'bus.servos[0]'."""
-    kind: type[Struct] = Config
+    kind: Any = Config
     for part in filter(None, where.split(".")):
-        kind = ServoConfig if part.startswith("servos") else {f.name: f.type for f in msgspec.structs.fields(kind)}[part]
-    return kind
+        name, _, index = part.partition("[")
+        kind = {f.name: f.type for f in msgspec.structs.fields(kind)}[name]
+        kind = get_args(kind)[0] if index else kind
+    section: type[Struct] = kind
+    return section
 
 
 def _value_at(document: Any, where: str) -> object:

@@ -1,18 +1,26 @@
 """What a configuration says is plugged in: servo bus, camera and clock, opened together and closed together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
+from edge.board_counts import check_counts, command_from_counts, counts
 from edge.camera import DepthCamera, SimulatorCamera
 from edge.clock import Clock, MonotonicClock, VirtualClock
-from edge.config import Config
+from edge.config import BusConfig, Config
+from edge.dofbot_board import DofbotBoardBus
+from edge.dofbot_board_emulator import DofbotBoardEmulator
+from edge.emulated_smbus import EmulatedSMBus
 from edge.emulator import EmulatedI2C, Pca9685Emulator
-from edge.errors import BusError, ConfigError
+from edge.errors import BusError, ConfigError, ObservationError
 from edge.messages import JointCommand
 from edge.pca9685 import Pca9685Bus
-from edge.servos import ServoBus, SimulatorBus, check_travel
+from edge.servos import ServoBus, SimulatorBus, check_travel, command_from_pulses, pulses_us
 from edge.simulator import SimulatorLink
+
+Chip = Pca9685Emulator | DofbotBoardEmulator
+
+FIRST_FRAME_S = 1.0  # the simulator sends one at once
 
 
 class Devices(NamedTuple):
@@ -25,36 +33,45 @@ class Devices(NamedTuple):
 
 
 class EmulatedBus:
-    """The PCA9685 driver on an emulated chip, whose outputs go to the simulator as wires go to servos."""
+    """A driver on an emulated chip, whose servos go to the simulator as wires go to servos.
 
-    def __init__(self, config: Config, link: SimulatorLink) -> None:
+    `outputs_us` are the pulses that would hold the servos where the chip has them, 0 = off.
+    """
+
+    def __init__(self, driver: ServoBus, chip: Chip, outputs_us: Callable[[], Sequence[float]], link: SimulatorLink) -> None:
+        self.driver = driver
+        self.chip = chip
+        self._outputs_us = outputs_us
         self._link = link
-        self._channels = [servo.channel for servo in config.bus.servos]
-        self._chip = Pca9685Emulator()
-        self._driver = Pca9685Bus(config.bus, EmulatedI2C({config.bus.address: self._chip}))
 
     def open(self) -> None:
-        """Wake the chip with all outputs off."""
-        self._driver.open()
+        """Open the driver on the chip, once the simulator has told where its arm is."""
+        with suppress(ObservationError):  # a link that is lost says so to the camera
+            self._link.wait_for_frame(FIRST_FRAME_S)
+        self.driver.open()
 
     def write(self, command: JointCommand) -> None:
-        """Through the driver into the registers, and what the chip then puts out to the simulator."""
-        self._driver.write(command)
+        """Through the driver into the registers, and what the chip then does to the simulator."""
+        self.driver.write(command)
         self._show()
+
+    def measured(self) -> JointCommand | None:
+        """What the driver has read back."""
+        return self.driver.measured()
 
     def release(self) -> None:
         """Switch the chip's outputs off; never raises, since a simulator that is gone drives nothing."""
-        self._driver.release()
+        self.driver.release()
         with suppress(BusError):
             self._show()
 
     def close(self) -> None:
         """Release, and leave the link to whoever connected it."""
         self.release()
-        self._driver.close()
+        self.driver.close()
 
     def _show(self) -> None:
-        self._link.write_pulses([self._chip.pulse_us(channel) for channel in self._channels])
+        self._link.write_pulses(self._outputs_us())
 
 
 def open_devices(config: Config) -> Devices:
@@ -64,8 +81,9 @@ def open_devices(config: Config) -> Devices:
     that does not answer, `MissingExtraError` without its driver; what was opened before is closed again.
     """
     check_travel(config.bus.servos)
+    check_counts(config.bus.board.servos)
     is_virtual = config.simulator.clock == "virtual"
-    if is_virtual and config.bus.driver == "pca9685" and config.bus.i2c == "board":
+    if is_virtual and config.bus.driver != "simulator" and config.bus.i2c == "board":
         raise ConfigError(
             "simulator.clock = 'virtual' with bus.i2c = 'board', expected 'real': virtual time runs faster than servos can; change either"
         )
@@ -74,15 +92,44 @@ def open_devices(config: Config) -> Devices:
         opened.callback(link.close)
         camera = SimulatorCamera(link)
         opened.callback(camera.close)
-        bus = _bus(config, link)
+        clock: Clock = VirtualClock(link) if is_virtual else MonotonicClock()
+        bus = _bus(config, link, clock)
         opened.callback(bus.close)  # the last to be opened is the first to be closed
         bus.open()
-        return Devices(bus, camera, VirtualClock(link) if is_virtual else MonotonicClock(), opened.pop_all().close)
+        return Devices(bus, camera, clock, opened.pop_all().close)
 
 
-def _bus(config: Config, link: SimulatorLink) -> ServoBus:
+def _bus(config: Config, link: SimulatorLink, clock: Clock) -> ServoBus:
     if config.bus.driver == "simulator":
         return SimulatorBus(config.bus.servos, link.write_pulses)
-    if config.bus.i2c == "emulated":
-        return EmulatedBus(config, link)
-    return Pca9685Bus(config.bus)
+    if config.bus.driver == "dofbot_board":
+        return _emulated_board(config.bus, link, clock) if config.bus.i2c == "emulated" else DofbotBoardBus(config.bus)
+    return _emulated_pca9685(config.bus, link) if config.bus.i2c == "emulated" else Pca9685Bus(config.bus)
+
+
+def _emulated_pca9685(config: BusConfig, link: SimulatorLink) -> EmulatedBus:
+    chip = Pca9685Emulator()
+    channels = [servo.channel for servo in config.servos]
+    driver = Pca9685Bus(config, EmulatedI2C({config.address: chip}))
+    return EmulatedBus(driver, chip, lambda: [chip.pulse_us(channel) for channel in channels], link)
+
+
+def _emulated_board(config: BusConfig, link: SimulatorLink, clock: Clock) -> EmulatedBus:
+    """The simulator's servos are wired as `config.servos`: what the board's servos do goes there as pulses, where they are comes back."""
+    by_joint = [servo.id - 1 for servo in config.board.servos]
+
+    def actual_raw() -> list[float] | None:
+        if not all(link.servos_us):
+            return None
+        at_raw = counts(command_from_pulses(link.servos_us, config.servos), config.board.servos)
+        return [at_raw[by_joint.index(number)] for number in range(len(by_joint))]
+
+    board = DofbotBoardEmulator(clock.now_s, actual_raw=actual_raw)
+    smbus = EmulatedSMBus(EmulatedI2C({config.board.address: board}))
+
+    def outputs_us() -> list[float]:
+        held_raw, holds = board.positions_raw(), board.torques()
+        pulses = pulses_us(command_from_counts([held_raw[i] for i in by_joint], config.board.servos), config.servos)
+        return [pulse if holds[i] else 0.0 for pulse, i in zip(pulses, by_joint, strict=True)]
+
+    return EmulatedBus(DofbotBoardBus(config, smbus, clock), board, outputs_us, link)

@@ -9,7 +9,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 Buffer = bytes | bytearray | memoryview
 
@@ -120,6 +120,19 @@ class Transaction(NamedTuple):
     read: bytes = b""
 
 
+class I2CDevice(Protocol):
+    """A chip behind an address; a method raises `OSError` where the chip does not acknowledge."""
+
+    def write(self, data: bytes) -> None:
+        """Take the bytes of a write."""
+
+    def read(self, count: int) -> bytes:
+        """Give bytes."""
+
+    def general_call(self, data: bytes) -> None:
+        """Take a write to address 0."""
+
+
 class EmulatedI2C:
     """The calls of Blinka's `busio.I2C` that Adafruit's drivers make, answered by emulated chips.
 
@@ -127,7 +140,7 @@ class EmulatedI2C:
     `on_write` is called after every acknowledged write of at least one byte. `trace` keeps the last 1024 transactions.
     """
 
-    def __init__(self, devices: Mapping[int, Pca9685Emulator], on_write: Callable[[], None] | None = None) -> None:
+    def __init__(self, devices: Mapping[int, I2CDevice], on_write: Callable[[], None] | None = None) -> None:
         self._devices = devices
         self._on_write = on_write
         self._locked = False
@@ -181,7 +194,7 @@ class EmulatedI2C:
         in_buffer[in_start : in_start + count] = data
         self.trace.append(Transaction(address, written, data))
 
-    def _device(self, address: int) -> Pca9685Emulator:
+    def _device(self, address: int) -> I2CDevice:
         if address not in self._devices:
             raise not_acknowledged()
         return self._devices[address]

@@ -14,6 +14,7 @@ from typing import Any
 
 from edge.config import BusConfig, ServoConfig
 from edge.errors import BusError, MissingExtraError
+from edge.lease import check_lease
 from edge.messages import JointCommand
 from edge.robot import JOINT_NAMES
 from edge.servos import servo_angles_deg
@@ -77,9 +78,13 @@ class Pca9685Bus:
         try:
             self._check("MODE1", self._chip.mode1_reg, MODE1_RUNNING)
             for index, angle_deg in enumerate(angles_deg):
+                check_lease()
                 self._servos[index].angle = angle_deg
         except OSError as error:
             raise self._unanswered(error, f", channel {self._config.servos[index].channel} ({JOINT_NAMES[index]}),") from error
+
+    def measured(self) -> None:
+        """A PCA9685 sends pulses and hears nothing."""
 
     def release(self) -> None:
         """Switch all sixteen outputs off, also when only half open. Never raises; a failure is logged as an error."""

@@ -5,7 +5,7 @@ servo like the others, behind a linkage that a table describes.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import degrees, inf, radians
 from typing import Protocol
 
@@ -29,6 +29,10 @@ SLACK_M = 1e-6
 
 OFF_US = (0.0,) * len(JOINT_NAMES)  # no pulse at all: the servo lets go
 
+# How far each of the six must turn; the gripper's servo from the middle of its table.
+LEAST_DEG = (*map(degrees, POSITION_MIN_RAD), float(GRIPPER_DEG[0]) - GRIPPER_MIDDLE_DEG)
+MOST_DEG = (*map(degrees, POSITION_MAX_RAD), float(GRIPPER_DEG[-1]) - GRIPPER_MIDDLE_DEG)
+
 
 class ServoBus(Protocol):
     """The six servos of an arm, whatever is between them and us."""
@@ -38,6 +42,9 @@ class ServoBus(Protocol):
 
     def write(self, command: JointCommand) -> None:
         """Send one set point to all servos; raises `BusError`."""
+
+    def measured(self) -> JointCommand | None:
+        """Where the servos were when last read; None where a bus cannot tell, or has read nothing yet. No transaction, never raises."""
 
     def release(self) -> None:
         """Switch every output off. Idempotent, never raises; the next `write` switches them on again."""
@@ -49,7 +56,7 @@ class ServoBus(Protocol):
 def servo_angles_deg(command: JointCommand, servos: tuple[ServoConfig, ...]) -> tuple[float, ...]:
     """Angle of each servo in its own travel, 0…`travel_deg` (6); raises `BusError` where the travel ends before the command."""
     angles_deg = []
-    for name, joint_deg, servo in zip(JOINT_NAMES, _joints_deg(command), servos, strict=True):
+    for name, joint_deg, servo in zip(JOINT_NAMES, joints_deg(command), servos, strict=True):
         angle_deg = servo.travel_deg / 2 + servo.direction * (joint_deg - servo.zero_deg)
         # Written so that NaN fails too. The safety gate has clamped before: what fails here is a fault, not a wish.
         if not -SLACK_DEG <= angle_deg <= servo.travel_deg + SLACK_DEG:
@@ -74,21 +81,35 @@ def command_from_pulses(pulses_us: tuple[float, ...], servos: tuple[ServoConfig,
     Joints are not limited; an opening is, to the table. Raises `BusError` for a pulse that is off (0) or not finite:
     such a servo is told nothing.
     """
-    joints_deg = []
+    angles_deg = []
     for name, pulse_us, servo in zip(JOINT_NAMES, pulses_us, servos, strict=True):
         if not 0.0 < pulse_us < inf:
             raise BusError(f"servo bus: the pulse of {name} is {pulse_us} µs, expected a positive number; write a command first")
         angle_deg = (pulse_us - servo.min_us) / (servo.max_us - servo.min_us) * servo.travel_deg
-        joints_deg.append(servo.zero_deg + servo.direction * (angle_deg - servo.travel_deg / 2))
+        angles_deg.append(servo.zero_deg + servo.direction * (angle_deg - servo.travel_deg / 2))
+    return command_from_deg(angles_deg)
+
+
+def joints_deg(command: JointCommand) -> tuple[float, ...]:
+    """The six joints in degrees (6), the gripper's from the middle of its table; raises `BusError` for an impossible opening."""
+    if not -SLACK_M <= command.opening_m <= OPENING_MAX_M + SLACK_M:
+        raise BusError(
+            f"servo bus: gripper was sent to {command.opening_m * 1000:.2f} mm, expected 0…{OPENING_MAX_M * 1000:.0f} mm; "
+            "correct the command"
+        )
+    gripper_deg = float(np.interp(command.opening_m, GRIPPER_OPENING_M[::-1], GRIPPER_DEG[::-1]))
+    return (*map(degrees, command.joints_rad), gripper_deg - GRIPPER_MIDDLE_DEG)
+
+
+def command_from_deg(joints_deg: Sequence[float]) -> JointCommand:
+    """The inverse of `joints_deg`: joints are not limited, an opening is, to the table."""
     opening_m = float(np.interp(joints_deg[5] + GRIPPER_MIDDLE_DEG, GRIPPER_DEG, GRIPPER_OPENING_M))
     return JointCommand._make((*map(radians, joints_deg[:5]), opening_m))
 
 
 def check_travel(servos: tuple[ServoConfig, ...]) -> None:
     """Raise `ConfigError` when a servo cannot turn as far as its joint may (`edge.robot`)."""
-    least_deg = (*map(degrees, POSITION_MIN_RAD), float(GRIPPER_DEG[0]) - GRIPPER_MIDDLE_DEG)
-    most_deg = (*map(degrees, POSITION_MAX_RAD), float(GRIPPER_DEG[-1]) - GRIPPER_MIDDLE_DEG)
-    for index, (name, servo, least, most) in enumerate(zip(JOINT_NAMES, servos, least_deg, most_deg, strict=True)):
+    for index, (name, servo, least, most) in enumerate(zip(JOINT_NAMES, servos, LEAST_DEG, MOST_DEG, strict=True)):
         low_deg, high_deg = _travel_deg(servo)
         if low_deg > least + SLACK_DEG or high_deg < most - SLACK_DEG:
             raise ConfigError(
@@ -115,6 +136,9 @@ class SimulatorBus:
         except (OSError, WireError) as error:
             raise BusError(f"servo bus: the simulator took no pulses ({error}), expected an open link; restart the simulator") from error
 
+    def measured(self) -> None:
+        """Nobody reads these servos back."""
+
     def release(self) -> None:
         """Switch everything off; never raises, since a simulator that is gone drives nothing."""
         with contextlib.suppress(Exception):
@@ -123,17 +147,6 @@ class SimulatorBus:
     def close(self) -> None:
         """Release; the link itself belongs to whoever made it."""
         self.release()
-
-
-def _joints_deg(command: JointCommand) -> tuple[float, ...]:
-    """The six joints in degrees; the gripper's from the middle of its table."""
-    if not -SLACK_M <= command.opening_m <= OPENING_MAX_M + SLACK_M:
-        raise BusError(
-            f"servo bus: gripper was sent to {command.opening_m * 1000:.2f} mm, expected 0…{OPENING_MAX_M * 1000:.0f} mm; "
-            "correct the command"
-        )
-    gripper_deg = float(np.interp(command.opening_m, GRIPPER_OPENING_M[::-1], GRIPPER_DEG[::-1]))
-    return (*map(degrees, command.joints_rad), gripper_deg - GRIPPER_MIDDLE_DEG)
 
 
 def _travel_deg(servo: ServoConfig) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 Two clocks. `real`: the simulator keeps pace with wall time, and a thread stores the latest frame. `virtual`:
 simulated time passes only in `advance_to`, in lockstep and as fast as the machine allows, and every run is the same.
-One thread uses a link.
+One thread uses a link; on the real clock, a second one may write the pulses.
 """
 
 import contextlib
@@ -48,6 +48,7 @@ class SimulatorLink:
         self.now_s = now_s  # simulated time, which only the virtual clock keeps
         self._sock = sock
         self._port = port
+        self.servos_us = wire.UNKNOWN_US  # pulses that would hold the servos where they were in the newest frame, 0 = unknown
         self._latest: Frame | None = None
         self._lost = ""
         self._news = threading.Event()  # a first frame, or the loss of the connection
@@ -139,6 +140,7 @@ class SimulatorLink:
         return None
 
     def _store(self, message: wire.DepthFrame, arrived_s: float) -> None:
+        self.servos_us = message.servos_us
         self._latest = Frame(message.image(), message.intrinsics, arrived_s - message.age_s, message.sequence)
         self._news.set()
 

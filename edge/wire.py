@@ -20,7 +20,7 @@ from edge.errors import WireError
 from edge.messages import Float32, Intrinsics
 from edge.robot import JOINT_NAMES
 
-PROTOCOL = 1
+PROTOCOL = 2
 MESSAGE_MAX_BYTES = 1 << 20  # a 640×400 frame; ours, 64×64, takes 16 KiB
 ADVANCE_MAX_S = 10.0  # simulated time in one `Advance`, so that a wrong number cannot keep the simulator busy for ever
 TIME_MAX_S = 1e9  # 30 years: a clock beyond it is a mistake
@@ -32,6 +32,7 @@ _HEADER_BYTES = 4
 
 ClockName = Literal["real", "virtual"]
 PulsesUs = tuple[float, float, float, float, float, float]
+UNKNOWN_US: PulsesUs = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class _Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag=True):
@@ -51,11 +52,7 @@ class Pulses(_Message, frozen=True):
     pulses_us: PulsesUs
 
     def __post_init__(self) -> None:
-        if len(self.pulses_us) != len(JOINT_NAMES):
-            raise WireError(f"pulses_us has {len(self.pulses_us)} entries, expected {len(JOINT_NAMES)}")
-        for index, pulse_us in enumerate(self.pulses_us):
-            if pulse_us != 0.0:
-                _within(f"pulses_us[{index}]", pulse_us, PULSE_MIN_US, PULSE_MAX_US, ", or 0 for off")
+        _check_pulses("pulses_us", self.pulses_us, "off")
 
 
 class Advance(_Message, frozen=True):
@@ -89,6 +86,7 @@ class DepthFrame(_Message, frozen=True):
     cx: float
     cy: float
     depth_m: bytes  # (height, width) little-endian float32 metres, 0 = invalid
+    servos_us: PulsesUs  # the pulse that would hold each servo where it is, 0 = unknown; as old as the image
 
     def __post_init__(self) -> None:
         _within("sequence", self.sequence, 0, 2**53)
@@ -100,6 +98,7 @@ class DepthFrame(_Message, frozen=True):
         _within("fy", self.fy, 1.0, 1e5)
         _within("cx", self.cx, -1e5, 1e5)
         _within("cy", self.cy, -1e5, 1e5)
+        _check_pulses("servos_us", self.servos_us, "unknown")
         expected_bytes = 4 * self.width * self.height
         if len(self.depth_m) != expected_bytes:
             raise WireError(f"depth_m has {len(self.depth_m)} bytes, expected {expected_bytes} for {self.width}×{self.height} float32")
@@ -108,11 +107,11 @@ class DepthFrame(_Message, frozen=True):
         _within("the greatest depth_m", float(depth_m.max()), 0.0, float(np.finfo(np.float32).max))
 
     @classmethod
-    def of(cls, depth_m: Float32, intrinsics: Intrinsics, sequence: int, age_s: float) -> "DepthFrame":
+    def of(cls, depth_m: Float32, intrinsics: Intrinsics, sequence: int, age_s: float, servos_us: PulsesUs = UNKNOWN_US) -> "DepthFrame":
         """The message for a (height, width) image in metres; raises `WireError` where image and intrinsics differ in size."""
         if depth_m.shape != (intrinsics.height, intrinsics.width):
             raise WireError(f"depth image has shape {depth_m.shape}, expected {(intrinsics.height, intrinsics.width)}")
-        return cls(sequence, age_s, *intrinsics, depth_m.astype("<f4").tobytes())
+        return cls(sequence, age_s, *intrinsics, depth_m.astype("<f4").tobytes(), servos_us)
 
     def image(self) -> Float32:
         """The image, (height, width) float32 metres, read-only."""
@@ -212,6 +211,14 @@ def _read(sock: socket.socket, count: int, deadline_s: float) -> bytes:
 @cache
 def _decoder(expected: Any) -> "msgspec.msgpack.Decoder[Any]":
     return msgspec.msgpack.Decoder(expected)
+
+
+def _check_pulses(name: str, pulses_us: PulsesUs, zero_means: str) -> None:
+    if len(pulses_us) != len(JOINT_NAMES):
+        raise WireError(f"{name} has {len(pulses_us)} entries, expected {len(JOINT_NAMES)}")
+    for index, pulse_us in enumerate(pulses_us):
+        if pulse_us != 0.0:
+            _within(f"{name}[{index}]", pulse_us, PULSE_MIN_US, PULSE_MAX_US, f", or 0 for {zero_means}")
 
 
 def _within(name: str, value: float, low: float, high: float, otherwise: str = "") -> None:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -12,15 +12,16 @@ from edge.config import BusConfig
 from edge.contract import Contract
 from edge.kinematics import Mount, solve
 from edge.messages import Float32, Intrinsics, JointCommand, ToolPose
-from edge.robot import PARK_RAD
+from edge.robot import OPENING_MAX_M, PARK_RAD, POSITION_MAX_RAD, POSITION_MIN_RAD
 from edge.servos import command_from_pulses, pulses_us
 from edge.wire import PulsesUs
 from trainer.blocks import Block
 from trainer.world import PHYSICS_HZ, World
 
-# A set point that has come through a PCA9685 is off by up to one count, 4.88 µs or 0.66° of a 270° servo: 11.5 mrad.
-# With three such joints in a row that is 3 mm at the tool, so the start is recognised joint by joint.
-AT_START_RAD = 0.013
+# A set point that has come through a PCA9685 is off by up to one count, 4.88 µs or 0.66° of a 270° servo: 11.5 mrad. Bus servos that
+# take their time and start one after the other cut the corner at the start by up to 17 mrad (seen), and nobody dwells there.
+# With three such joints in a row that is 6 mm at the tool, so the start is recognised joint by joint.
+AT_START_RAD = 0.026
 OPEN_SLACK_M = 0.001  # the same count is 0.44° of the gripper's servo: 1 mm of opening
 
 
@@ -96,6 +97,14 @@ class Desk:
     def depth_frame(self) -> tuple[Float32, Intrinsics]:
         """(height, width) float32 metres as the wrist camera sees them, 0 = invalid."""
         return self.world.depth(), self._intrinsics
+
+    def servos_us(self) -> PulsesUs:
+        """The pulse that would hold each servo where the physics has it: of a gripper on a block, the block's."""
+        joints = self.world.joints()
+        # Contacts push a joint past its limit by a hair, where no servo goes.
+        opening_m = min(max(joints.opening_m, 0.0), OPENING_MAX_M)
+        joints_rad = np.clip(joints.joints_rad, POSITION_MIN_RAD, POSITION_MAX_RAD).tolist()
+        return cast(PulsesUs, pulses_us(JointCommand._make((*joints_rad, opening_m)), self._servos))
 
     def close(self) -> None:
         """Free the physics server."""

@@ -44,6 +44,9 @@ class World(Protocol):
     def depth_frame(self) -> tuple[Float32, Intrinsics]:
         """What the camera sees now: (height, width) float32 metres, 0 = invalid."""
 
+    def servos_us(self) -> wire.PulsesUs:
+        """The pulse that would hold each servo where it really is now, 0 = unknown."""
+
 
 class SimulatorServer:
     """Serves one world on 127.0.0.1; `port` 0 takes a free one. Raises `ConfigError` when the port is taken."""
@@ -187,7 +190,7 @@ class _Session:
         self._send_frame(depth_m, intrinsics, time.monotonic() - taken_s)
 
     def _send_frame(self, depth_m: Float32, intrinsics: Intrinsics, age_s: float) -> None:
-        wire.send(self._client, wire.DepthFrame.of(depth_m, intrinsics, self._frames, age_s))
+        wire.send(self._client, wire.DepthFrame.of(depth_m, intrinsics, self._frames, age_s, self._world.servos_us()))
         self._frames += 1
 
     def _move_to(self, now_s: float) -> None:

@@ -23,7 +23,7 @@ from edge.messages import Float32, Intrinsics, JointCommand
 from edge.record import read
 from edge.servos import OFF_US, pulses_us
 from edge.simulator import SimulatorLink
-from edge.wire import PulsesUs
+from edge.wire import UNKNOWN_US, PulsesUs
 from trainer import spec
 from trainer.server import SimulatorServer
 
@@ -70,6 +70,9 @@ class FakeWorld:
 
     def step(self, duration_s: float) -> None:
         self.now_s += duration_s
+
+    def servos_us(self) -> PulsesUs:
+        return UNKNOWN_US
 
     def depth_frame(self) -> tuple[Float32, Intrinsics]:
         return self.depth_m(), self.lens

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -95,12 +96,15 @@ def test_nobody_else_commands_the_arm(mode: int, tmp_path: Path) -> None:
 
 def test_every_field_is_read(tmp_path: Path) -> None:
     entries = ["{channel = 15, min_us = 400, max_us = 2600.0, travel_deg = 180, zero_deg = -3.5, direction = -1}", *SIX[1:]]
+    first = "{id = 6, zero_raw = 1990, counts_per_deg = 13.0, direction = -1, min_raw = 100, max_raw = 3900}"
+    by_id = [first, *(f"{{id = {number}}}" for number in range(1, 6))]
     config = load(
         write(
             tmp_path,
             "[mount]\ninverted = false\nbase_height_m = 0.05\n"
             + servos(*entries)
             + "\ndriver = 'simulator'\ni2c = 'emulated'\naddress = 0x41\nreference_clock_hz = 26_000_000\n"
+            + f"[bus.board]\ni2c_bus = 7\naddress = 0x16\nmove_ms = 300\nservos = [{', '.join(by_id)}]\n"
             + "[camera]\nmax_age_s = 0.2\n[simulator]\nport = 6000\nclock = 'virtual'\n"
             + "[run]\npolicy = 'other.onnx'\ngrasps = 3\nplace_in_table_m = [0.1, 0.07]\nrecord = 'run.msgpack'\n"
             + "[realtime]\nfifo_priority = 0\ncpus = [3, 1023]\nlock_memory = false\nfreeze_gc = false\n",
@@ -114,6 +118,8 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         0x41,
         26_000_000,
     )
+    assert msgspec.structs.astuple(config.bus.board)[:3] == (7, 0x16, 300)
+    assert msgspec.structs.astuple(config.bus.board.servos[0]) == (6, 1990.0, 13.0, -1, 100, 3900)
     assert (config.camera.max_age_s, config.simulator.port, config.simulator.clock) == (0.2, 6000, "virtual")
     assert msgspec.structs.astuple(config.realtime) == (0, (3, 1023), False, False)
     assert msgspec.structs.astuple(config.run) == ("other.onnx", 3, (0.1, 0.07), "run.msgpack")
@@ -131,6 +137,8 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         ("[simulator]\n'' = 1", "[simulator] ''", ""),
         (servos("{chanel = 0}", *SIX[1:]), "[bus.servos[0]] 'chanel'", "channel"),
         (servos(*SIX[:5], "{channel = 5, zero = 1}"), "[bus.servos[5]] 'zero'", "zero_deg"),
+        ("[bus.board]\nmove_s = 1", "[bus.board] 'move_s'", "move_ms"),
+        ("[bus.board]\nservos = [{id = 1, zero = 1}]", "[bus.board.servos[0]] 'zero'", "zero_raw"),
     ],
 )
 def test_an_unknown_key_is_named_with_a_near_one_only_if_it_is_near(text: str, key: str, nearest: str, tmp_path: Path) -> None:
@@ -146,6 +154,9 @@ def test_an_unknown_key_is_named_with_a_near_one_only_if_it_is_near(text: str, k
     [
         ("mount", "base_height_m", (0.0, 1.0), (math.nextafter(0.0, -1.0), math.nextafter(1.0, 2.0), -1.0)),
         ("bus", "address", (0x03, 0x77), (0x02, 0x78, -1)),
+        ("bus.board", "i2c_bus", (0, 99), (-1, 100)),
+        ("bus.board", "address", (0x03, 0x77), (0x02, 0x78)),
+        ("bus.board", "move_ms", (0, 1000), (-1, 1001)),
         ("bus", "reference_clock_hz", (22_000_000, 28_000_000), (21_999_999, 28_000_001)),
         ("camera", "max_age_s", (5e-324, 1e9), (0.0, -0.1)),
         ("simulator", "port", (0, 65535), (-1, 65536)),
@@ -156,7 +167,7 @@ def test_an_unknown_key_is_named_with_a_near_one_only_if_it_is_near(text: str, k
 def test_ranges_end_where_they_say(section: str, field: str, inside: tuple[float, ...], outside: tuple[float, ...], tmp_path: Path) -> None:
     for value in inside:
         config = load(write(tmp_path, f"[{section}]\n{field} = {value}"))
-        assert getattr(getattr(config, section), field) == value
+        assert attrgetter(f"{section}.{field}")(config) == value
     for value in outside:
         message = refusal(tmp_path, f"[{section}]\n{field} = {value}")
         assert f"{section}.{field} = {value}: expected" in message
@@ -211,7 +222,7 @@ def test_what_is_not_finite_is_refused_wherever_it_is(text: str, where: str, num
         ("[simulator]\nport = 1.5", "simulator.port = 1.5: expected `int`"),
         ("[simulator]\nport = true", "simulator.port = True: expected `int`"),
         ("[simulator]\nclock = 'fast'", "simulator.clock = 'fast': expected 'real' or 'virtual'"),
-        ("[bus]\ndriver = 'pca'", "bus.driver = 'pca': expected 'pca9685' or 'simulator'"),
+        ("[bus]\ndriver = 'pca'", "bus.driver = 'pca': expected 'pca9685' or 'dofbot_board' or 'simulator'"),
         ("[run]\nplace_in_table_m = [0.1]", "run.place_in_table_m = [0.1]: expected `array` of length 2"),
         ("[realtime]\ncpus = [-1]", "realtime.cpus[0] = -1: expected"),
         ("[realtime]\ncpus = 3", "realtime.cpus = 3: expected `array`"),
@@ -247,6 +258,23 @@ def test_a_pulse_range_must_have_a_width(low: float, high: float, accepted: bool
         load(write(tmp_path, text))
     else:
         assert f"bus.servos[4] has min_us {low} >= max_us {high}; swap them and set direction = -1" in refusal(tmp_path, text)
+
+
+def board(*entries: str) -> str:
+    return f"[bus.board]\nservos = [{', '.join(entries)}]"
+
+
+@pytest.mark.parametrize("ids", [(1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 5), (2, 1, 3, 4, 6, 1)])
+def test_the_boards_servos_have_the_ids_1_to_6(ids: tuple[int, ...], tmp_path: Path) -> None:
+    entries = [f"{{id = {number}}}" for number in ids]
+    assert f"bus.board.servos have ids {list(ids)}, expected each of 1…6 once" in refusal(tmp_path, board(*entries))
+
+
+def test_counts_must_have_a_range(tmp_path: Path) -> None:
+    entries = ["{id = 1, min_raw = 2000, max_raw = 2000}", *(f"{{id = {number}}}" for number in range(2, 7))]
+    assert "bus.board.servos[0] has min_raw 2000 >= max_raw 2000; swap them" in refusal(tmp_path, board(*entries))
+    entries[0] = "{id = 1, direction = 0}"
+    assert "bus.board.servos[0].direction = 0: expected 1 or -1" in refusal(tmp_path, board(*entries))
 
 
 @pytest.mark.parametrize(

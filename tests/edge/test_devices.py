@@ -16,7 +16,7 @@ from edge.devices import Devices, open_devices
 from edge.errors import BusError, ConfigError, DofbotError
 from edge.messages import Float32, Intrinsics, JointCommand
 from edge.servos import OFF_US, pulses_us
-from edge.wire import PulsesUs
+from edge.wire import UNKNOWN_US, PulsesUs
 from trainer.server import SimulatorServer
 
 LENS = Intrinsics(8, 6, 60.0, 60.0, 3.5, 2.5)
@@ -36,6 +36,9 @@ class FakeWorld:
 
     def step(self, duration_s: float) -> None:
         self.now_s += duration_s
+
+    def servos_us(self) -> PulsesUs:
+        return UNKNOWN_US
 
     def depth_frame(self) -> tuple[Float32, Intrinsics]:
         return np.full((LENS.height, LENS.width), 0.2, np.float32), LENS
@@ -70,13 +73,21 @@ def simulator(monkeypatch) -> Iterator[Simulator]:
     simulator.stop()
 
 
-@pytest.fixture(params=["simulator", "emulated"])
+DRIVER_NEEDS = {"pca9685": "adafruit_servokit", "dofbot_board": "smbus2", "simulator": "numpy"}
+
+
+@pytest.fixture(params=DRIVER_NEEDS)
 def config(request, simulator) -> Config:
     """A configuration of each bus that ends in the simulator."""
-    if request.param == "emulated":
-        pytest.importorskip("adafruit_servokit")
-        return simulator.config(driver="pca9685", i2c="emulated")
-    return simulator.config(driver="simulator")
+    pytest.importorskip(DRIVER_NEEDS[request.param])
+    return simulator.config(driver=request.param, i2c="emulated")
+
+
+def write_until_there(devices: Devices, command: JointCommand = PARK) -> None:
+    """Bus servos take a while, and the simulator hears of them with each write."""
+    for _ in range(60):
+        devices.bus.write(command)
+        devices.clock.sleep_until(devices.clock.now_s() + 0.02)
 
 
 def settle(devices: Devices) -> None:
@@ -96,8 +107,7 @@ def test_opening_powers_nothing_and_the_camera_answers(config, simulator) -> Non
 
 def test_a_command_arrives_as_pulses_and_release_as_none(config, simulator) -> None:
     with closing(open_devices(config)) as devices:
-        devices.bus.write(PARK)
-        settle(devices)
+        write_until_there(devices)
         assert simulator.world.received[-1] == pytest.approx(pulses_us(PARK, config.bus.servos), abs=COUNT_US)
         devices.bus.release()
         settle(devices)
@@ -106,8 +116,7 @@ def test_a_command_arrives_as_pulses_and_release_as_none(config, simulator) -> N
 
 def test_close_switches_off_and_may_be_called_again(config, simulator) -> None:
     devices = open_devices(config)
-    devices.bus.write(PARK)
-    settle(devices)
+    write_until_there(devices)
     devices.close()
     devices.close()
     with pytest.raises(BusError):
@@ -115,8 +124,9 @@ def test_close_switches_off_and_may_be_called_again(config, simulator) -> None:
     with closing(open_devices(config)):  # the server is free again: the first link is gone
         pass
     received = simulator.stop()
-    assert any(received[0])
-    assert set(received[1:]) == {OFF_US}
+    last_on = max(index for index, pulses in enumerate(received) if any(pulses))
+    assert all(received[last_on])
+    assert set(received[last_on + 1 :]) == {OFF_US}
 
 
 def test_closing_never_raises_once_the_simulator_is_gone(config, simulator, caplog) -> None:
@@ -165,6 +175,46 @@ def test_no_simulator_is_one_sentence_with_the_remedy(simulator) -> None:
         open_devices(config)
 
 
+def test_the_emulated_board_starts_where_the_simulated_arm_is_and_reads_back_what_holds_it(simulator, monkeypatch) -> None:
+    pytest.importorskip("smbus2")
+    config = simulator.config(driver="dofbot_board", i2c="emulated")
+    actual = PARK
+    monkeypatch.setattr(FakeWorld, "servos_us", lambda world: pulses_us(actual, config.bus.servos))
+    with closing(open_devices(config)) as devices:
+        assert devices.bus.measured() == pytest.approx(PARK, abs=0.002)
+        write_until_there(devices)
+        for pulses in simulator.world.received:  # no leap from anywhere else
+            assert pulses == OFF_US or pulses == pytest.approx(pulses_us(PARK, config.bus.servos), abs=1.0)
+        actual = PARK._replace(opening_m=0.03)  # a block between the fingers
+        write_until_there(devices, PARK._replace(opening_m=0.02))
+        assert devices.bus.measured().opening_m == pytest.approx(0.03, abs=1e-3)
+        assert devices.bus.measured().joints_rad == pytest.approx(PARK.joints_rad, abs=0.002)
+
+
+def test_a_simulator_that_knows_no_positions_leaves_them_to_the_servos_own_model(simulator) -> None:
+    pytest.importorskip("smbus2")
+    with closing(open_devices(simulator.config(driver="dofbot_board", i2c="emulated"))) as devices:
+        assert devices.bus.measured().joints_rad == pytest.approx((0.0,) * 5, abs=0.002)
+        write_until_there(devices)
+        assert devices.bus.measured() == pytest.approx(PARK, abs=0.002)
+
+
+@pytest.mark.parametrize("driver", ["pca9685", "simulator"])
+def test_servos_without_read_back_measure_nothing(driver: str, simulator) -> None:
+    pytest.importorskip(DRIVER_NEEDS[driver])
+    with closing(open_devices(simulator.config(driver=driver, i2c="emulated"))) as devices:
+        write_until_there(devices)
+        assert devices.bus.measured() is None
+
+
+def test_board_servos_that_turn_too_little_are_refused_before_anything_is_opened(simulator) -> None:
+    servos = BusConfig().board.servos
+    config = simulator.config(board=replace(BusConfig().board, servos=(replace(servos[0], max_raw=3000), *servos[1:])))
+    simulator.stop()  # so that opening would fail
+    with pytest.raises(ConfigError, match=r"bus\.board\.servos\[0\] \(joint1\)"):
+        open_devices(config)
+
+
 def test_servos_that_turn_too_little_are_refused_before_anything_is_opened(simulator) -> None:
     servos = (ServoConfig(channel=0, travel_deg=120.0), *BusConfig().servos[1:])
     config = simulator.config(servos=servos)
@@ -173,16 +223,19 @@ def test_servos_that_turn_too_little_are_refused_before_anything_is_opened(simul
         open_devices(config)
 
 
-def test_real_servos_refuse_virtual_time(simulator) -> None:
-    config = simulator.config(driver="pca9685", i2c="board")
+@pytest.mark.parametrize("driver", ["pca9685", "dofbot_board"])
+def test_real_servos_refuse_virtual_time(driver: str, simulator) -> None:
+    config = simulator.config(driver=driver, i2c="board")
     simulator.stop()
     with pytest.raises(ConfigError, match=r"simulator\.clock = 'virtual' with bus\.i2c = 'board', expected 'real'"):
         open_devices(config)
 
 
-def test_a_bus_that_does_not_open_leaves_nothing_open(simulator) -> None:
-    pytest.importorskip("adafruit_servokit")
-    refused = simulator.config("real", driver="pca9685", i2c="board", address=0x41)
+@pytest.mark.parametrize("driver", ["pca9685", "dofbot_board"])
+def test_a_bus_that_does_not_open_leaves_nothing_open(driver: str, simulator) -> None:
+    pytest.importorskip(DRIVER_NEEDS[driver])
+    nowhere = replace(BusConfig().board, i2c_bus=99)
+    refused = simulator.config("real", driver=driver, i2c="board", address=0x41, board=nowhere)
     with pytest.raises(DofbotError):  # this machine has no I2C bus, or nothing at that address
         open_devices(refused)
     with closing(open_devices(simulator.config(driver="simulator"))) as devices:

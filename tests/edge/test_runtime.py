@@ -103,6 +103,9 @@ class FakeBus:
         self.rig.hook("bus")
         self.rig.sent.append((self.rig.now_s, command))
 
+    def measured(self) -> None:
+        pass
+
     def release(self) -> None:
         self.rig.is_released = True
 

@@ -15,8 +15,8 @@ from edge.messages import Intrinsics
 
 INTRINSICS = Intrinsics(4, 3, 60.0, 61.0, 1.5, 1.0)
 IMAGE_M = np.linspace(0.0, 0.5, 12, dtype=np.float32).reshape(3, 4)
-FRAME = wire.DepthFrame.of(IMAGE_M, INTRINSICS, sequence=7, age_s=0.012)
 PULSES_US = (500.0, 1500.25, 0.0, 2500.0, 300.0, 2700.0)
+FRAME = wire.DepthFrame.of(IMAGE_M, INTRINSICS, sequence=7, age_s=0.012, servos_us=PULSES_US)
 FROM_CLIENT = [wire.Hello(1, "real"), wire.Hello(1, "virtual"), wire.Pulses(PULSES_US), wire.Advance(0.0), wire.Advance(12.34)]
 FROM_SERVER = [wire.Welcome(1, 0.0), FRAME, wire.Advanced(12.34), wire.Refused("no: größer")]
 CASES = [(m, wire.ClientMessage) for m in FROM_CLIENT] + [(m, wire.ServerMessage) for m in FROM_SERVER]
@@ -52,6 +52,8 @@ def test_an_image_comes_out_as_it_went_in() -> None:
     assert frame.intrinsics == INTRINSICS
     assert frame.image().dtype == np.float32
     np.testing.assert_array_equal(frame.image(), IMAGE_M)
+    assert frame.servos_us == PULSES_US
+    assert wire.DepthFrame.of(IMAGE_M, INTRINSICS, 0, 0.0).servos_us == (0.0,) * 6
     assert not frame.image().flags.writeable
 
 
@@ -128,6 +130,9 @@ WRONG = [
     (wire.Advanced(1.0), {"now_s": -1.0}),
     (wire.Refused("x"), {"reason": "x" * 501}),
     (wire.Refused("x"), {"reason": b"x"}),
+    (FRAME, {"servos_us": ...}),
+    (FRAME, {"servos_us": PULSES_US[:5]}),
+    *((FRAME, {"servos_us": (bad, *PULSES_US[1:])}) for bad in (math.nan, math.inf, -1.0, 299.9, 2700.1)),
     (FRAME, {"sequence": -1}),
     (FRAME, {"age_s": math.nan}),
     (FRAME, {"age_s": -0.1}),
@@ -156,6 +161,8 @@ def test_a_wrong_field_is_refused_on_entry(message, changed) -> None:
 def test_an_error_says_what_was_found_and_what_was_expected() -> None:
     with pytest.raises(WireError, match=r"pulses_us\[2\] is 299.0, expected 300.0…2700.0, or 0 for off"):
         wire.Pulses((0.0, 0.0, 299.0, 0.0, 0.0, 0.0))
+    with pytest.raises(WireError, match=r"servos_us\[0\] is 299.0, expected 300.0…2700.0, or 0 for unknown"):
+        wire.DepthFrame.of(IMAGE_M, INTRINSICS, 0, 0.0, (299.0, *PULSES_US[1:]))
     with pytest.raises(WireError, match="depth_m has 44 bytes, expected 48 for 4×3 float32"):
         wire.decode(body_of(FRAME, depth_m=bytes(44)), wire.DepthFrame)
     with pytest.raises(WireError, match=r"shape \(4, 3\), expected \(3, 4\)"):

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from edge import kinematics
 from edge.config import BusConfig
 from edge.messages import JointCommand
+from edge.robot import POSITION_MAX_RAD
 from edge.safety import DOFBOT_LIMITS, gate, resting
-from edge.servos import OFF_US, pulses_us
+from edge.servos import OFF_US, command_from_pulses, pulses_us
 from edge.task import GraspTask, Phase
 from trainer import spec
 from trainer.desk import Desk
@@ -178,6 +179,31 @@ def test_a_channel_that_is_off_keeps_its_joint(desk) -> None:
     after = tuple(desk.world.joints())
     assert after[0] == pytest.approx(TASK.park[0], abs=0.01)
     assert after[1:] == pytest.approx(before[1:], abs=1e-4)
+
+
+def test_servos_are_told_where_the_physics_has_them(desk) -> None:
+    hold(desk, TASK.start, 1.0)
+    assert desk.servos_us() == pytest.approx(pulses_us(TASK.start, SERVOS), abs=2.0 * COUNT_US)
+    desk.write_pulses(pulses_us(TASK.park, SERVOS))
+    desk.step(0.1)  # on the way
+    on_the_way = command_from_pulses(desk.servos_us(), SERVOS)
+    assert TASK.park.joint4_rad > on_the_way.joint4_rad > TASK.start.joint4_rad
+    assert tuple(on_the_way) == pytest.approx(tuple(desk.world.joints()), abs=1e-6)
+
+
+def test_a_gripper_on_a_block_reads_back_as_the_block(desk) -> None:
+    Runner(desk).play(*GRASP[:4])
+    told = command_from_pulses(desk._pulses_us, SERVOS)
+    found = command_from_pulses(desk.servos_us(), SERVOS)
+    assert told.opening_m < 0.026
+    side_m = CONTRACT.episode.block_size_m
+    assert side_m - 0.002 < found.opening_m < 1.42 * side_m + 0.002  # up to its diagonal: this one is turned
+
+
+def test_a_joint_that_is_pushed_past_its_limit_still_has_a_pulse(desk, monkeypatch) -> None:
+    pushed = JointCommand(*(limit + 0.01 for limit in POSITION_MAX_RAD), -0.001)
+    monkeypatch.setattr(desk.world, "joints", lambda: pushed)
+    assert desk.servos_us() == pytest.approx(pulses_us(JointCommand(*POSITION_MAX_RAD, 0.0), SERVOS))
 
 
 def test_time_passes_in_whole_physics_steps(desk) -> None:

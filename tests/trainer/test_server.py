@@ -43,6 +43,10 @@ class FakeWorld:
         assert duration_s > 0.0
         self.now_s += int(duration_s / 0.004 + 1e-6) * 0.004
 
+    def servos_us(self) -> wire.PulsesUs:
+        self.threads.add(threading.get_ident())
+        return self.pulses_us
+
     def depth_frame(self) -> tuple[Float32, Intrinsics]:
         self.threads.add(threading.get_ident())
         time.sleep(self._render_s)
@@ -99,6 +103,7 @@ def test_virtual_time_passes_only_in_advance(serve) -> None:
     with closing(SimulatorLink.connect(serve(world).port, "virtual")) as link:
         assert link.now_s == 0.0
         assert link.latest_frame() is None
+        assert link.servos_us == wire.UNKNOWN_US
         time.sleep(0.05)
         assert world.now_s == 100.0
         link.advance_to(0.5)
@@ -155,6 +160,7 @@ def test_pulses_act_at_the_simulated_time_they_were_sent(serve) -> None:
         link.advance_to(0.04)
         assert world.received == [(100.0, REST_US), (100.02, (1600.0, *REST_US[1:5], 0.0))]
         assert link.latest_frame().depth_m[1, 1] == pytest.approx(0.16)
+        assert link.servos_us == world.pulses_us
 
 
 def test_a_virtual_run_is_the_same_each_time(serve) -> None:
@@ -458,7 +464,7 @@ WELCOME = framed(wire.encode(wire.Welcome(wire.PROTOCOL, 0.0)))
     [
         (b"", "timed out"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "claims 1397966893 bytes"),
-        (framed(wire.encode(wire.Welcome(2, 0.0))), "Welcome out of turn"),
+        (framed(wire.encode(wire.Welcome(wire.PROTOCOL + 1, 0.0))), "Welcome out of turn"),
         (framed(wire.encode(wire.Refused("full"))), "was refused: full"),
     ],
 )
