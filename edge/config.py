@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from edge.errors import ConfigError
+from edge.faults import Fault, check
 
 Positive = Annotated[float, Meta(gt=0.0)]
 
@@ -80,6 +81,14 @@ class RunConfig(_Section, frozen=True):
     record: str = ""  # write every tick to this file (msgpack); empty: none
 
 
+class FaultsConfig(_Section, frozen=True):
+    """Faults that are injected on purpose, in tests; `edge/faults.py` says what there is."""
+
+    allow: bool = False  # without it no fault can be injected, neither by the script nor while it runs
+    script: tuple[Fault, ...] = ()  # its times count from the opening of the devices
+    seed: Annotated[int, Meta(ge=0)] = 0  # of the faults that are random
+
+
 class Config(_Section, frozen=True):
     """The whole file. Every section may be left out."""
 
@@ -88,6 +97,7 @@ class Config(_Section, frozen=True):
     camera: CameraConfig = CameraConfig()
     simulator: SimulatorConfig = SimulatorConfig()
     run: RunConfig = RunConfig()
+    faults: FaultsConfig = FaultsConfig()
 
 
 def load(path: Path) -> Config:
@@ -122,6 +132,19 @@ def _check(config: Config, path: Path) -> None:
                 f"configuration {path}: bus.servos[{index}] has min_us {servo.min_us} >= max_us {servo.max_us}; "
                 "swap them and set direction = -1 if the servo turns the other way"
             )
+    _check_faults(config.faults, path)
+
+
+def _check_faults(faults: FaultsConfig, path: Path) -> None:
+    if faults.script and not faults.allow:
+        raise ConfigError(
+            f"configuration {path}: faults.script has {len(faults.script)} faults, expected none: set faults.allow = true first"
+        )
+    for index, fault in enumerate(faults.script):
+        try:
+            check(fault)
+        except ConfigError as error:
+            raise ConfigError(f"configuration {path}: faults.script[{index}]: {error}") from None
 
 
 def _explain(message: str, document: dict[str, object]) -> str:
@@ -147,10 +170,13 @@ def _explain(message: str, document: dict[str, object]) -> str:
 
 def _section_at(where: str) -> type[Struct]:
     """The type of the section at a dotted path such as 'bus.servos[0]'."""
-    kind: type[Struct] = Config
+    kind: Any = Config
     for part in filter(None, where.split(".")):
-        kind = ServoConfig if part.startswith("servos") else {f.name: f.type for f in msgspec.structs.fields(kind)}[part]
-    return kind
+        name, _, index = part.partition("[")
+        kind = {f.name: f.type for f in msgspec.structs.fields(kind)}[name]
+        kind = get_args(kind)[0] if index else kind
+    section: type[Struct] = kind
+    return section
 
 
 def _value_at(document: Any, where: str) -> object:

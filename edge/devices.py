@@ -5,10 +5,14 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from edge.camera import DepthCamera, SimulatorCamera
+from edge.capture import CaptureProcess
 from edge.clock import Clock, MonotonicClock, VirtualClock
 from edge.config import Config
 from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.errors import BusError, ConfigError
+from edge.faults import Faults
+from edge.faulty import FaultyCamera, FaultyI2C
+from edge.judge import JudgedCamera
 from edge.messages import JointCommand
 from edge.pca9685 import Pca9685Bus
 from edge.servos import ServoBus, SimulatorBus, check_travel
@@ -16,22 +20,24 @@ from edge.simulator import SimulatorLink
 
 
 class Devices(NamedTuple):
-    """Open devices; `close` switches the servos off first and never raises."""
+    """Open devices; `close` switches the servos off first and never raises. `faults` breaks them on purpose, if that is allowed."""
 
     bus: ServoBus
     camera: DepthCamera
     clock: Clock
     close: Callable[[], None]
+    faults: Faults = Faults()  # none, and none allowed
 
 
 class EmulatedBus:
     """The PCA9685 driver on an emulated chip, whose outputs go to the simulator as wires go to servos."""
 
-    def __init__(self, config: Config, link: SimulatorLink) -> None:
+    def __init__(self, config: Config, link: SimulatorLink, faults: Faults, clock: Clock) -> None:
         self._link = link
         self._channels = [servo.channel for servo in config.bus.servos]
         self._chip = Pca9685Emulator()
-        self._driver = Pca9685Bus(config.bus, EmulatedI2C({config.bus.address: self._chip}))
+        i2c = FaultyI2C(EmulatedI2C({config.bus.address: self._chip}), faults, lambda s: clock.sleep_until(clock.now_s() + s))
+        self._driver = Pca9685Bus(config.bus, i2c)
 
     def open(self) -> None:
         """Wake the chip with all outputs off."""
@@ -72,17 +78,35 @@ def open_devices(config: Config) -> Devices:
     with ExitStack() as opened:
         link = SimulatorLink.connect(config.simulator.port, config.simulator.clock)
         opened.callback(link.close)
-        camera = SimulatorCamera(link)
+        clock = VirtualClock(link) if is_virtual else MonotonicClock()
+        faults = _faults(config, clock)
+        camera = JudgedCamera(FaultyCamera(_camera(config, link), faults))
         opened.callback(camera.close)
-        bus = _bus(config, link)
+        bus = _bus(config, link, faults, clock)
         opened.callback(bus.close)  # the last to be opened is the first to be closed
         bus.open()
-        return Devices(bus, camera, VirtualClock(link) if is_virtual else MonotonicClock(), opened.pop_all().close)
+        return Devices(bus, camera, clock, opened.pop_all().close, faults)
 
 
-def _bus(config: Config, link: SimulatorLink) -> ServoBus:
+def _camera(config: Config, link: SimulatorLink) -> DepthCamera:
+    """Lockstep takes place in our process; everywhere else the camera has its own, which can be killed."""
+    if config.simulator.clock == "virtual":
+        return SimulatorCamera(link)
+    return CaptureProcess("edge.camera:SimulatorWatcher", (config.simulator.port,))
+
+
+def _faults(config: Config, clock: Clock) -> Faults:
+    """What the configuration injects; raises `ConfigError` for what this bus cannot have."""
+    missing = {}
+    if config.bus.driver == "simulator" or config.bus.i2c == "board":
+        found = f"bus.driver = '{config.bus.driver}', bus.i2c = '{config.bus.i2c}'"
+        missing["bus"] = f"{found}, expected an emulated I2C bus; set bus.i2c = 'emulated' and its driver, or pull a real wire"
+    return Faults(config.faults.allow, config.faults.script, clock.now_s, config.faults.seed, missing)
+
+
+def _bus(config: Config, link: SimulatorLink, faults: Faults, clock: Clock) -> ServoBus:
     if config.bus.driver == "simulator":
         return SimulatorBus(config.bus.servos, link.write_pulses)
     if config.bus.i2c == "emulated":
-        return EmulatedBus(config, link)
+        return EmulatedBus(config, link, faults, clock)
     return Pca9685Bus(config.bus)
