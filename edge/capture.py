@@ -73,9 +73,7 @@ class CaptureProcess:
         self._news.wait(self._first_frame_within_s)
         frame = self.latest()
         if frame is None:
-            raise ObservationError(
-                f"no depth frame in {self._first_frame_within_s:g} s, expected about 25 a second; is the camera plugged in?"
-            )
+            raise ObservationError(f"no depth frame in {self._first_frame_within_s:g} s, expected about 25 a second{_REMEDY}")
         return frame.intrinsics
 
     def latest(self) -> Frame | None:

@@ -137,9 +137,8 @@ def _check(config: Config, path: Path) -> None:
 
 def _check_faults(faults: FaultsConfig, path: Path) -> None:
     if faults.script and not faults.allow:
-        raise ConfigError(
-            f"configuration {path}: faults.script has {len(faults.script)} faults, expected none: set faults.allow = true first"
-        )
+        found = f"faults.script has {len(faults.script)} faults"
+        raise ConfigError(f"configuration {path}: {found}, expected none while faults.allow = false; set it to true, or empty the script")
     for index, fault in enumerate(faults.script):
         try:
             check(fault)

@@ -153,9 +153,8 @@ class Faults:
     def inject(self, fault: Fault) -> None:
         """Add a fault, its start counted from now; raises `ConfigError` where that is not allowed or cannot be."""
         if not self._allow:
-            raise ConfigError(
-                f"fault '{fault.target} {fault.mode}' was refused, expected none: set faults.allow = true in the configuration"
-            )
+            found = f"fault '{fault.target} {fault.mode}'"
+            raise ConfigError(f"{found} was refused, expected none while faults.allow = false; set it to true in the configuration")
         if fault.target in self._missing:
             raise ConfigError(f"fault '{fault.target} {fault.mode}' cannot be injected: {self._missing[fault.target]}")
         self._injected = (*self._injected, Injected(fault, self.now_s()))

@@ -39,8 +39,9 @@ class JudgedCamera:
     """Another camera's frames, as long as they can be believed.
 
     A frame that is no news leaves the last one in place with its time, so that its age tells: one whose number did not
-    advance, and one with the pixels of the four before it, which takes all of them back but the first. After a loss, or another frame number than the last connection
-    would have had, five good frames of the same camera must come before one is handed out.
+    advance, and one with the pixels of the four before it, which takes all of them back but the first. After a loss, or a
+    frame number that the last connection would not have had, five good frames of the same camera must come before one is
+    handed out.
     """
 
     def __init__(self, camera: DepthCamera) -> None:

@@ -8,6 +8,7 @@ import logging
 import selectors
 import socket
 import time
+from collections.abc import Sequence
 
 from edge import wire
 from edge.errors import WireError
@@ -48,7 +49,7 @@ class Watchers:
         """Whether a camera would take an image now."""
         return any(watcher.welcome and not watcher.unsent for watcher in self._watchers.values())
 
-    def attend(self, ready: list[object]) -> None:
+    def attend(self, ready: Sequence[object]) -> None:
         """Let in who knocks, hear who speaks, and hang up on who breaks the rules or stalls."""
         if self._listener in ready:
             self._let_in()
