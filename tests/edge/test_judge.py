@@ -81,6 +81,12 @@ def test_the_fifth_image_of_one_content_takes_all_back_but_the_first(camera, jud
     assert show(camera, judged, moving) is moving
 
 
+def test_a_covered_camera_is_not_a_stuck_one(camera, judged) -> None:
+    for number in range(20):
+        dark = frame(number, depth=0.0)
+        assert show(camera, judged, dark) is dark  # that it shows nothing is for the observation to say
+
+
 @pytest.mark.parametrize("away", ["error", "number back", "leap"])
 def test_after_a_reconnect_five_good_frames_come_first(away, camera, judged) -> None:
     show(camera, judged, frame(1000))
