@@ -16,6 +16,7 @@ from msgspec import Meta, Struct, field
 
 from edge.control_socket import AUTO, TUNNEL
 from edge.errors import ConfigError
+from edge.faults import Fault, check
 from edge.safety import DOFBOT_LIMITS
 
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -131,6 +132,14 @@ class RealtimeConfig(_Section, frozen=True):
     freeze_gc: bool = True  # no garbage collection during a run
 
 
+class FaultsConfig(_Section, frozen=True):
+    """Faults that are injected on purpose, in tests; `edge/faults.py` says what there is."""
+
+    allow: bool = False  # without it no fault can be injected, neither by the script nor while it runs
+    script: tuple[Fault, ...] = ()  # its times count from the opening of the devices
+    seed: Annotated[int, Meta(ge=0)] = 0  # of the faults that are random
+
+
 class Config(_Section, frozen=True):
     """The whole file. Every section may be left out."""
 
@@ -141,6 +150,7 @@ class Config(_Section, frozen=True):
     control: ControlConfig = ControlConfig()
     run: RunConfig = RunConfig()
     realtime: RealtimeConfig = RealtimeConfig()
+    faults: FaultsConfig = FaultsConfig()
 
 
 def load(path: Path) -> Config:
@@ -178,6 +188,7 @@ def _check(config: Config, path: Path) -> None:
     _check_place(config.run.place_in_table_m, path)
     _check_control(config.control, path)
     _check_board(config.bus.board, path)
+    _check_faults(config.faults, path)
 
 
 def _check_place(place: tuple[float, float], path: Path) -> None:
@@ -210,6 +221,17 @@ def _check_board(board: BoardConfig, path: Path) -> None:
                 f"configuration {path}: bus.board.servos[{index}] has min_raw {servo.min_raw} >= max_raw {servo.max_raw}; "
                 "swap them and set direction = -1 if the servo turns the other way"
             )
+
+
+def _check_faults(faults: FaultsConfig, path: Path) -> None:
+    if faults.script and not faults.allow:
+        found = f"faults.script has {len(faults.script)} faults"
+        raise ConfigError(f"configuration {path}: {found}, expected none while faults.allow = false; set it to true, or empty the script")
+    for index, fault in enumerate(faults.script):
+        try:
+            check(fault)
+        except ConfigError as error:
+            raise ConfigError(f"configuration {path}: faults.script[{index}]: {error}") from None
 
 
 def _explain(message: str, document: dict[str, object]) -> str:

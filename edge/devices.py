@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from edge.board_counts import check_counts, command_from_counts, counts
 from edge.camera import DepthCamera, SimulatorCamera
+from edge.capture import CaptureProcess
 from edge.clock import Clock, MonotonicClock, VirtualClock
 from edge.config import BusConfig, Config
 from edge.dofbot_board import DofbotBoardBus
@@ -13,6 +14,9 @@ from edge.dofbot_board_emulator import DofbotBoardEmulator
 from edge.emulated_smbus import EmulatedSMBus
 from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.errors import BusError, ConfigError, ObservationError
+from edge.faults import Faults
+from edge.faulty import FaultyCamera, FaultyI2C
+from edge.judge import JudgedCamera
 from edge.messages import JointCommand
 from edge.pca9685 import Pca9685Bus
 from edge.servos import ServoBus, SimulatorBus, check_travel, command_from_pulses, pulses_us
@@ -24,12 +28,13 @@ FIRST_FRAME_S = 1.0  # the simulator sends one at once
 
 
 class Devices(NamedTuple):
-    """Open devices; `close` switches the servos off first and never raises."""
+    """Open devices; `close` switches the servos off first and never raises. `faults` breaks them on purpose, if that is allowed."""
 
     bus: ServoBus
     camera: DepthCamera
     clock: Clock
     close: Callable[[], None]
+    faults: Faults = Faults()  # none, and none allowed
 
 
 class EmulatedBus:
@@ -90,31 +95,48 @@ def open_devices(config: Config) -> Devices:
     with ExitStack() as opened:
         link = SimulatorLink.connect(config.simulator.port, config.simulator.clock)
         opened.callback(link.close)
-        camera = SimulatorCamera(link)
-        opened.callback(camera.close)
         clock: Clock = VirtualClock(link) if is_virtual else MonotonicClock()
-        bus = _bus(config, link, clock)
+        faults = _faults(config, clock)
+        camera = JudgedCamera(FaultyCamera(_camera(config, link), faults))
+        opened.callback(camera.close)
+        bus = _bus(config, link, faults, clock)
         opened.callback(bus.close)  # the last to be opened is the first to be closed
         bus.open()
-        return Devices(bus, camera, clock, opened.pop_all().close)
+        return Devices(bus, camera, clock, opened.pop_all().close, faults)
 
 
-def _bus(config: Config, link: SimulatorLink, clock: Clock) -> ServoBus:
+def _camera(config: Config, link: SimulatorLink) -> DepthCamera:
+    """Lockstep takes place in our process; everywhere else the camera has its own, which can be killed."""
+    if config.simulator.clock == "virtual":
+        return SimulatorCamera(link)
+    return CaptureProcess("edge.camera:SimulatorWatcher", (config.simulator.port,))
+
+
+def _faults(config: Config, clock: Clock) -> Faults:
+    """What the configuration injects; raises `ConfigError` for what this bus cannot have."""
+    missing = {}
+    if config.bus.driver == "simulator" or config.bus.i2c == "board":
+        found = f"bus.driver = '{config.bus.driver}', bus.i2c = '{config.bus.i2c}'"
+        missing["bus"] = f"{found}, expected an emulated I2C bus; set bus.i2c = 'emulated' and its driver, or pull a real wire"
+    return Faults(config.faults.allow, config.faults.script, clock.now_s, config.faults.seed, missing)
+
+
+def _bus(config: Config, link: SimulatorLink, faults: Faults, clock: Clock) -> ServoBus:
     if config.bus.driver == "simulator":
         return SimulatorBus(config.bus.servos, link.write_pulses)
     if config.bus.driver == "dofbot_board":
-        return _emulated_board(config.bus, link, clock) if config.bus.i2c == "emulated" else DofbotBoardBus(config.bus)
-    return _emulated_pca9685(config.bus, link) if config.bus.i2c == "emulated" else Pca9685Bus(config.bus)
+        return _emulated_board(config.bus, link, faults, clock) if config.bus.i2c == "emulated" else DofbotBoardBus(config.bus)
+    return _emulated_pca9685(config.bus, link, faults, clock) if config.bus.i2c == "emulated" else Pca9685Bus(config.bus)
 
 
-def _emulated_pca9685(config: BusConfig, link: SimulatorLink) -> EmulatedBus:
+def _emulated_pca9685(config: BusConfig, link: SimulatorLink, faults: Faults, clock: Clock) -> EmulatedBus:
     chip = Pca9685Emulator()
     channels = [servo.channel for servo in config.servos]
-    driver = Pca9685Bus(config, EmulatedI2C({config.address: chip}))
+    driver = Pca9685Bus(config, _faulty(config.address, chip, faults, clock))
     return EmulatedBus(driver, chip, lambda: [chip.pulse_us(channel) for channel in channels], link)
 
 
-def _emulated_board(config: BusConfig, link: SimulatorLink, clock: Clock) -> EmulatedBus:
+def _emulated_board(config: BusConfig, link: SimulatorLink, faults: Faults, clock: Clock) -> EmulatedBus:
     """The simulator's servos are wired as `config.servos`: what the board's servos do goes there as pulses, where they are comes back."""
     by_joint = [servo.id - 1 for servo in config.board.servos]
 
@@ -125,7 +147,7 @@ def _emulated_board(config: BusConfig, link: SimulatorLink, clock: Clock) -> Emu
         return [at_raw[by_joint.index(number)] for number in range(len(by_joint))]
 
     board = DofbotBoardEmulator(clock.now_s, actual_raw=actual_raw)
-    smbus = EmulatedSMBus(EmulatedI2C({config.board.address: board}))
+    smbus = EmulatedSMBus(_faulty(config.board.address, board, faults, clock))
 
     def outputs_us() -> list[float]:
         held_raw, holds = board.positions_raw(), board.torques()
@@ -133,3 +155,8 @@ def _emulated_board(config: BusConfig, link: SimulatorLink, clock: Clock) -> Emu
         return [pulse if holds[i] else 0.0 for pulse, i in zip(pulses, by_joint, strict=True)]
 
     return EmulatedBus(DofbotBoardBus(config, smbus, clock), board, outputs_us, link)
+
+
+def _faulty(address: int, chip: Chip, faults: Faults, clock: Clock) -> FaultyI2C:
+    """The wires to an emulated chip, with the faults of `bus`; a brown-out resets the chip."""
+    return FaultyI2C(EmulatedI2C({address: chip}), faults, lambda s: clock.sleep_until(clock.now_s() + s), chip.power_up)

@@ -4,6 +4,7 @@ import ctypes
 from typing import Any
 
 from edge.emulator import EmulatedI2C
+from edge.faulty import FaultyI2C
 
 I2C_M_RD = 0x0001  # <linux/i2c.h>: a flag of a message that reads
 
@@ -11,7 +12,7 @@ I2C_M_RD = 0x0001  # <linux/i2c.h>: a flag of a message that reads
 class EmulatedSMBus:
     """The calls that `edge.dofbot_board` makes; raises `OSError` as the kernel does."""
 
-    def __init__(self, i2c: EmulatedI2C) -> None:
+    def __init__(self, i2c: EmulatedI2C | FaultyI2C) -> None:
         self._i2c = i2c
 
     def write_i2c_block_data(self, i2c_addr: int, register: int, data: list[int]) -> None:

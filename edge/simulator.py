@@ -16,7 +16,7 @@ from typing import cast
 from edge import wire
 from edge.errors import BusError, DofbotError, ObservationError, WireError
 from edge.messages import Frame
-from edge.wire import ClockName
+from edge.wire import ClockName, RoleName
 
 WRITE_WAIT_MS = 10  # for room in a full socket: what the I2C bus gets too; half a tick
 
@@ -25,15 +25,18 @@ class SimulatorLink:
     """A connection to a simulator on this machine; made by `connect`. A simulator elsewhere comes here by `ssh -L`."""
 
     @classmethod
-    def connect(cls, port: int, clock: ClockName, timeout_s: float = 5.0) -> "SimulatorLink":
-        """Open a session; raises `BusError` when no simulator is there or it refuses. `timeout_s` is for each answer."""
+    def connect(cls, port: int, clock: ClockName, timeout_s: float = 5.0, role: RoleName = "arm") -> "SimulatorLink":
+        """Open a session; raises `BusError` when no simulator is there or it refuses. `timeout_s` is for each answer.
+
+        As a `camera` join the session of the arm that is connected, on the real clock: frames come, pulses are refused.
+        """
         try:
             sock = socket.create_connection(("127.0.0.1", port), timeout_s)
         except OSError as error:
             raise BusError(f"no simulator answers on 127.0.0.1:{port} ({error}); start one in another terminal: dofbot simulate") from None
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            wire.send(sock, wire.Hello(wire.PROTOCOL, clock))
+            wire.send(sock, wire.Hello(wire.PROTOCOL, clock, role))
             answer = wire.receive(sock, wire.Welcome | wire.Refused)
             if isinstance(answer, wire.Welcome) and answer.protocol == wire.PROTOCOL:
                 return cls(sock, port, clock, answer.now_s)

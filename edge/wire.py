@@ -31,6 +31,7 @@ REASON_MAX_CHARACTERS = 500
 _HEADER_BYTES = 4
 
 ClockName = Literal["real", "virtual"]
+RoleName = Literal["arm", "camera"]
 PulsesUs = tuple[float, float, float, float, float, float]
 UNKNOWN_US: PulsesUs = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -40,10 +41,14 @@ class _Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"
 
 
 class Hello(_Message, frozen=True):
-    """Opens a session; simulated time is 0 from here. On the `virtual` clock it passes only in `Advance`."""
+    """Opens a session; simulated time is 0 from here. On the `virtual` clock it passes only in `Advance`.
+
+    A `camera` joins the session that an `arm` has opened on the real clock: frames come, and nothing goes.
+    """
 
     protocol: int
     clock: ClockName
+    role: RoleName = "arm"
 
 
 class Pulses(_Message, frozen=True):

@@ -1,10 +1,10 @@
 """The simulator server: one simulated world, driven over TCP as `edge.wire` says.
 
-It listens on loopback only; from elsewhere one tunnels with ssh. One client at a time; a client that is malformed,
-slow or gone costs its own session, never the server. The world is touched by the thread that runs `serve` and by no other.
+It listens on loopback only; from elsewhere one tunnels with ssh. One client at a time drives the arm, and on the real clock
+a camera may watch beside it. Who is malformed, slow or gone costs their own session, never the server or another's. The
+world is touched by the thread that runs `serve` and by no other.
 """
 
-import contextlib
 import logging
 import select
 import selectors
@@ -16,10 +16,10 @@ from typing import Protocol
 from edge import wire
 from edge.errors import ConfigError, WireError
 from edge.messages import Float32, Intrinsics
+from trainer.watchers import HELLO_WITHIN_S, Watchers, refuse
 
 STEP_S = 0.004  # on the real clock: one physics step (`trainer.world.PHYSICS_HZ`), and what a pulse waits for at most
 BACKLOG_MAX_S = 0.05  # lost time that is made good in fast motion: a slow image or two; more is given up and counted
-HELLO_WITHIN_S = 1.0  # so that a silent connection does not keep others out
 SEND_WITHIN_S = 2.0  # a reader slower than this is cut off
 POLL_S = 0.1  # how soon `stop` is seen
 # A frame due now must not wait a tick because 3 * 0.04 > 0.12; far below any period.
@@ -79,7 +79,7 @@ class SimulatorServer:
                 session.run()
         except WireError as error:
             _log.warning("simulator client refused: %s", error)
-            _refuse(client, str(error))
+            refuse(client, str(error))
         except OSError as error:
             _log.warning("simulator client lost: %s", error)
 
@@ -97,15 +97,16 @@ class _Session:
         self._now_s = 0.0
         self._frames = 0  # taken so far: the next one is due at _frames / rate
         self._selector = selectors.DefaultSelector()
+        self._watchers = Watchers(server._listener, self._selector)
         self._room = select.poll()
         self._room.register(client, select.POLLOUT)
 
     def __enter__(self) -> "_Session":
         self._selector.register(self._client, selectors.EVENT_READ)
-        self._selector.register(self._server._listener, selectors.EVENT_READ)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._watchers.close()
         self._selector.close()
 
     def run(self) -> None:
@@ -119,7 +120,10 @@ class _Session:
             return
         if hello.protocol != wire.PROTOCOL:
             raise WireError(f"the client speaks protocol {hello.protocol}, expected {wire.PROTOCOL}; install one version on both sides")
+        if hello.role == "camera":
+            raise WireError("a camera came first, expected an arm; connect the arm, then the camera")
         self._virtual = hello.clock == "virtual"
+        self._watchers.admit_cameras = not self._virtual
         self._client.settimeout(SEND_WITHIN_S)
         wire.send(self._client, wire.Welcome(wire.PROTOCOL, self._now_s))
         if self._virtual:
@@ -147,8 +151,7 @@ class _Session:
         ready = [key.fileobj for key, _ in self._selector.select(wait_s)]
         if self._client not in ready:
             # Only now: a client that hangs up and comes back at once must not be turned away by its own past.
-            if ready:
-                self._turn_away_another()
+            self._watchers.attend(ready)
             return True
         message = wire.receive(self._client, wire.ClientMessage)
         if isinstance(message, wire.Pulses):
@@ -158,11 +161,6 @@ class _Session:
         elif message is not None:
             raise WireError(f"{type(message).__name__} came out of turn, expected Pulses{' or Advance' if self._virtual else ''}")
         return message is not None
-
-    def _turn_away_another(self) -> None:
-        other, _ = self._server._listener.accept()
-        with other:
-            _refuse(other, "another client is connected; stop it, or start a second simulator on another port")
 
     def _advance(self, until_s: float) -> None:
         if not self._now_s <= until_s <= self._now_s + wire.ADVANCE_MAX_S:
@@ -181,17 +179,22 @@ class _Session:
         """Send an image if one is due; a client that does not read misses it, and the world goes on."""
         if self._frames / self._server._rate_hz > self._now_s + ROUNDING_S:
             return
-        if not self._room.poll(0):
-            self._frames += 1
+        arm_reads = bool(self._room.poll(0))
+        if not arm_reads:
             self._server.dropped_frames += 1
+        if not arm_reads and not self._watchers.watching:
+            self._frames += 1
             return
         taken_s = time.monotonic()
         depth_m, intrinsics = self._world.depth_frame()
-        self._send_frame(depth_m, intrinsics, time.monotonic() - taken_s)
+        self._send_frame(depth_m, intrinsics, time.monotonic() - taken_s, arm_reads)
 
-    def _send_frame(self, depth_m: Float32, intrinsics: Intrinsics, age_s: float) -> None:
-        wire.send(self._client, wire.DepthFrame.of(depth_m, intrinsics, self._frames, age_s, self._world.servos_us()))
+    def _send_frame(self, depth_m: Float32, intrinsics: Intrinsics, age_s: float, arm_reads: bool = True) -> None:
+        message = wire.DepthFrame.of(depth_m, intrinsics, self._frames, age_s, self._world.servos_us())
         self._frames += 1
+        self._watchers.show(message)
+        if arm_reads:
+            wire.send(self._client, message)
 
     def _move_to(self, now_s: float) -> None:
         # From the world's own time: one that moves in whole physics steps then never drifts off.
@@ -199,11 +202,3 @@ class _Session:
         if duration_s > 0.0:
             self._world.step(duration_s)
         self._now_s = now_s
-
-
-def _refuse(client: socket.socket, reason: str) -> None:
-    """Say why, if the client still listens, and hang up."""
-    with contextlib.suppress(OSError):
-        client.settimeout(POLL_S)
-        wire.send(client, wire.Refused(reason[: wire.REASON_MAX_CHARACTERS]))
-        client.shutdown(socket.SHUT_WR)

@@ -12,6 +12,7 @@ import pytest
 
 from edge.config import Config, MountConfig, load
 from edge.errors import ConfigError
+from edge.faults import Fault
 from edge.servos import check_travel
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def servos(*entries: str) -> str:
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
     assert load(write(tmp_path, "")) == Config()
-    assert load(write(tmp_path, "[mount]\n[bus]\n[camera]\n[simulator]\n[run]\n")) == Config()
+    assert load(write(tmp_path, "[mount]\n[bus]\n[camera]\n[simulator]\n[run]\n[faults]\n")) == Config()
 
 
 def test_the_defaults_are_a_valid_file_and_an_arm_that_reaches_its_limits(tmp_path: Path) -> None:
@@ -136,6 +137,7 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         ("[simulator]\n'port-number' = 1", "[simulator] 'port-number'", "port"),
         ("[simulator]\n'' = 1", "[simulator] ''", ""),
         (servos("{chanel = 0}", *SIX[1:]), "[bus.servos[0]] 'chanel'", "channel"),
+        ("[faults]\nscript = [{target = 'bus', mode = 'off', start = 1}]", "[faults.script[0]] 'start'", "start_s"),
         (servos(*SIX[:5], "{channel = 5, zero = 1}"), "[bus.servos[5]] 'zero'", "zero_deg"),
         ("[bus.board]\nmove_s = 1", "[bus.board] 'move_s'", "move_ms"),
         ("[bus.board]\nservos = [{id = 1, zero = 1}]", "[bus.board.servos[0]] 'zero'", "zero_raw"),
@@ -162,6 +164,7 @@ def test_an_unknown_key_is_named_with_a_near_one_only_if_it_is_near(text: str, k
         ("simulator", "port", (0, 65535), (-1, 65536)),
         ("run", "grasps", (0, 10**30), (-1,)),
         ("realtime", "fifo_priority", (0, 98), (-1, 99)),
+        ("faults", "seed", (0, 10**30), (-1,)),
     ],
 )
 def test_ranges_end_where_they_say(section: str, field: str, inside: tuple[float, ...], outside: tuple[float, ...], tmp_path: Path) -> None:
@@ -305,3 +308,33 @@ def test_a_configuration_cannot_be_changed() -> None:
     for part in (Config(), Config().mount, Config().bus.servos[0], Config().run):
         with pytest.raises(AttributeError):
             setattr(part, part.__struct_fields__[0], None)
+
+
+def script(*faults: str, allow: str = "true") -> str:
+    return f"[faults]\nallow = {allow}\nscript = [{', '.join(faults)}]"
+
+
+def test_a_script_of_faults_is_read_if_it_is_allowed(tmp_path: Path) -> None:
+    entries = ("{target = 'bus', mode = 'intermittent', value = 0.05}", "{target = 'camera', mode = 'off', start_s = 2, for_s = 1.5}")
+    faults = load(write(tmp_path, script(*entries))).faults
+    assert faults.allow
+    assert faults.script == (Fault("bus", "intermittent", 0.05), Fault("camera", "off", start_s=2.0, for_s=1.5))
+    for text in (script(*entries, allow="false"), script(*entries).replace("allow = true\n", "")):
+        assert "faults.script has 2 faults, expected none while faults.allow = false; set it to true" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{target = 'bus', mode = 'broken'}", "faults.script[1].mode = 'broken': expected 'ok' or 'off' or"),
+        ("{target = 'gyro', mode = 'off'}", "faults.script[1].target = 'gyro': expected 'camera' or 'bus'"),
+        ("{target = 'bus'}", "missing required field `mode`"),
+        ("{target = 'bus', mode = 'off', start_s = -1}", "faults.script[1].start_s = -1: expected"),
+        ("{target = 'bus', mode = 'off', value = 1}", "faults.script[1]: fault 'bus off' has value 1.0, expected none"),
+        ("{target = 'bus', mode = 'slow', value = 9}", "faults.script[1]: fault 'bus slow' has value 9.0, expected 0.0…1.0 (seconds)"),
+        ("{target = 'host', mode = 'wrong'}", "faults.script[1]: fault 'host wrong' cannot be injected: the wall clock"),
+        ("{target = 'bus', mode = 'slow', value = nan}", "faults.script[1].value = nan: expected a finite number"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_named(entry: str, says: str, tmp_path: Path) -> None:
+    assert says in refusal(tmp_path, script("{target = 'camera', mode = 'ok'}", entry))

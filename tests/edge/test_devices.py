@@ -1,7 +1,11 @@
 """What is opened is what the configuration names, nothing is powered before the first write, and all is closed again."""
 
 import logging
+import os
+import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -11,9 +15,10 @@ from msgspec.structs import replace
 
 from edge import robot
 from edge.clock import MonotonicClock, VirtualClock
-from edge.config import BusConfig, Config, ServoConfig, SimulatorConfig
+from edge.config import BusConfig, Config, FaultsConfig, ServoConfig, SimulatorConfig
 from edge.devices import Devices, open_devices
-from edge.errors import BusError, ConfigError, DofbotError
+from edge.errors import BusError, ConfigError, DofbotError, ObservationError
+from edge.faults import Fault
 from edge.messages import Float32, Intrinsics, JointCommand
 from edge.servos import OFF_US, pulses_us
 from edge.wire import UNKNOWN_US, PulsesUs
@@ -240,3 +245,95 @@ def test_a_bus_that_does_not_open_leaves_nothing_open(driver: str, simulator) ->
         open_devices(refused)
     with closing(open_devices(simulator.config(driver="simulator"))) as devices:
         assert devices.camera.start() == LENS
+
+
+def inject(config: Config, *faults: Fault) -> Config:
+    return replace(config, faults=FaultsConfig(allow=True, script=faults))
+
+
+def test_no_fault_can_be_injected_unless_the_configuration_says_so(config) -> None:
+    with closing(open_devices(config)) as devices, pytest.raises(ConfigError, match=r"faults\.allow = false"):
+        devices.faults.inject(Fault("camera", "off"))
+
+
+def test_a_camera_fault_reaches_whoever_looks_and_five_good_frames_end_it(config) -> None:
+    with closing(open_devices(inject(config, Fault("camera", "off", start_s=1.0, for_s=1.0)))) as devices:
+        devices.camera.start()
+        seen = []
+        for tick in range(1, 150):
+            devices.clock.sleep_until(tick * 0.02)
+            try:
+                seen.append(tick if devices.camera.latest() else 0)
+            except ObservationError:
+                seen.append(0)
+        assert all(seen[:49])
+        assert not any(seen[49:107])  # off until 1.98 s, then frames at 2.00, 2.04 … 2.16 s, which is tick 108
+        assert all(seen[107:])
+        assert devices.faults.applied == {"camera off": 50}
+
+
+def test_a_stuck_camera_grows_old_and_a_resting_simulation_does_not(config) -> None:
+    with closing(open_devices(inject(config, Fault("camera", "stuck", start_s=2.0)))) as devices:
+        devices.camera.start()
+        ages_s = []
+        for tick in range(1, 150):
+            devices.clock.sleep_until(tick * 0.02)
+            ages_s.append(devices.clock.now_s() - devices.camera.latest().captured_at_s)
+        assert max(ages_s[:99]) < 0.05  # though the simulated image never changes
+        assert ages_s[99 + 10] > 0.15  # 200 ms later it is older than a frame may be
+        assert ages_s == ages_s[:110] + sorted(ages_s[110:])
+
+
+@pytest.mark.parametrize("mode", ["off", "stuck", "intermittent"])
+def test_bus_faults_act_below_the_driver_and_take_the_clocks_time(mode, simulator) -> None:
+    pytest.importorskip("adafruit_servokit")
+    fault = Fault("bus", mode, value=1.0 if mode == "intermittent" else None)
+    with closing(open_devices(inject(simulator.config(driver="pca9685", i2c="emulated")))) as devices:
+        devices.bus.write(PARK)
+        before_s = devices.clock.now_s()
+        devices.faults.inject(fault)
+        with pytest.raises(BusError, match="did not answer"):
+            devices.bus.write(PARK)
+        assert devices.clock.now_s() - before_s == pytest.approx(0.01 if mode == "stuck" else 0.0)
+        assert devices.faults.applied == {f"bus {mode}": 1}
+        devices.faults.inject(Fault("bus", "ok"))
+        devices.bus.write(PARK)
+
+
+def test_a_reset_chip_is_found_by_the_driver(simulator) -> None:
+    pytest.importorskip("adafruit_servokit")
+    with closing(open_devices(inject(simulator.config(driver="pca9685", i2c="emulated")))) as devices:
+        devices.bus.write(PARK)
+        devices.faults.inject(Fault("bus", "wrong"))
+        with pytest.raises(BusError, match="it was reset or is another chip"):
+            devices.bus.write(PARK)
+        devices.bus.open()
+        devices.bus.write(PARK)
+        assert devices.faults.applied == {"bus wrong": 1}
+
+
+def test_a_bus_without_i2c_has_no_bus_faults(simulator) -> None:
+    config = inject(simulator.config(driver="simulator"), Fault("bus", "off"))
+    with pytest.raises(ConfigError, match=r"bus\.driver = 'simulator', .* expected an emulated I2C bus; set bus\.i2c"):
+        open_devices(config)
+    with closing(open_devices(simulator.config(driver="simulator"))):  # nothing was left open
+        pass
+
+
+def test_on_the_real_clock_the_camera_is_another_process_and_comes_back_when_killed(simulator) -> None:
+    with closing(open_devices(simulator.config("real", driver="simulator"))) as devices:
+        assert devices.camera.start() == LENS
+        children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="], capture_output=True, text=True, check=True)
+        (pid,) = (int(line.split()[0]) for line in children.stdout.splitlines() if "edge.capture" in line)
+        before = devices.camera.latest().sequence
+        os.kill(pid, signal.SIGKILL)
+        ends_s, errors, frame = time.monotonic() + 60.0, set(), None
+        while frame is None or frame.sequence - before < 1 << 31:
+            assert time.monotonic() < ends_s
+            try:
+                frame = devices.camera.latest()
+            except ObservationError as error:
+                errors.add(str(error)[:28])
+            time.sleep(0.005)
+        assert errors >= {"the capture process died (si", "the camera was away, and 4 g"}
+        assert devices.clock.now_s() - frame.captured_at_s < 60.0

@@ -17,7 +17,14 @@ INTRINSICS = Intrinsics(4, 3, 60.0, 61.0, 1.5, 1.0)
 IMAGE_M = np.linspace(0.0, 0.5, 12, dtype=np.float32).reshape(3, 4)
 PULSES_US = (500.0, 1500.25, 0.0, 2500.0, 300.0, 2700.0)
 FRAME = wire.DepthFrame.of(IMAGE_M, INTRINSICS, sequence=7, age_s=0.012, servos_us=PULSES_US)
-FROM_CLIENT = [wire.Hello(1, "real"), wire.Hello(1, "virtual"), wire.Pulses(PULSES_US), wire.Advance(0.0), wire.Advance(12.34)]
+FROM_CLIENT = [
+    wire.Hello(1, "real"),
+    wire.Hello(1, "virtual"),
+    wire.Hello(1, "real", "camera"),
+    wire.Pulses(PULSES_US),
+    wire.Advance(0.0),
+    wire.Advance(12.34),
+]
 FROM_SERVER = [wire.Welcome(1, 0.0), FRAME, wire.Advanced(12.34), wire.Refused("no: größer")]
 CASES = [(m, wire.ClientMessage) for m in FROM_CLIENT] + [(m, wire.ServerMessage) for m in FROM_SERVER]
 
