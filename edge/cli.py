@@ -91,6 +91,7 @@ def run(
             result = Runtime(policy, task, devices, recorder, settings.camera.max_age_s, systemd.alive).run(
                 settings.run.grasps if grasps is None else grasps, stop
             )
+            systemd.ended()
     _report(result, summary)
 
 

@@ -10,6 +10,8 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 
+CLOSING_US = 5_000_000  # ending Python alone takes a Pi more than the 500 ms that the control loop gets
+
 
 class Notifier:
     """Tells systemd; where nobody listens it is silent. Never blocks, never raises: a tick must not fail over this.
@@ -39,6 +41,10 @@ class Notifier:
     def stopping(self, status: str) -> None:
         """The end has begun, and takes a while: the arm parks first."""
         self._send(f"STOPPING=1\nSTATUS={_one_line(status)}")
+
+    def ended(self) -> None:
+        """The servos are off and the loop is over: nobody feeds the watchdog from now on, and closing the devices may take its time."""
+        self._send(f"WATCHDOG_USEC={CLOSING_US}")
 
     def close(self) -> None:
         """Hang up; everything said later is lost."""

@@ -26,11 +26,13 @@ def test_every_message_is_one_datagram_of_assignments(systemd: tuple[socket.sock
     notifier.alive()
     notifier.status("HOLD: no frame")
     notifier.stopping("parking")
-    assert [listener.recv(4096) for _ in range(4)] == [
+    notifier.ended()
+    assert [listener.recv(4096) for _ in range(5)] == [
         b"READY=1\nSTATUS=DISARMED",
         b"WATCHDOG=1",
         b"STATUS=HOLD: no frame",
         b"STOPPING=1\nSTATUS=parking",
+        b"WATCHDOG_USEC=5000000",
     ]
 
 
