@@ -8,10 +8,10 @@ INSTALL := $(BIN)/pip install -c requirements/constraints.txt
 PINS := pyproject.toml requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check coverage mutants gate-soak train export eval bench clean
+.PHONY: help demo test hil hil-systemd check coverage security mutants gate-soak train export eval bench clean
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.sim ## Run the whole pipeline on a simulated arm, no hardware needed
 	$(BIN)/dofbot demo $(ARGS)
@@ -19,10 +19,21 @@ demo: $(VENV)/.sim ## Run the whole pipeline on a simulated arm, no hardware nee
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/pytest $(ARGS)
 
+hil-systemd: $(VENV)/.dev ## Start, stop, kill and freeze the service under a real systemd; needs root and systemd-nspawn
+	$(BIN)/pytest tests/systemd -m systemd -rs $(ARGS)
+
 check: $(VENV)/.dev ## Lint, check the formatting, check the types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	@$(MAKE) --no-print-directory security
+
+security: ## Rate the service's sandbox, where systemd-analyze is; at most 2.0 of 10
+	@if command -v systemd-analyze >/dev/null; then \
+		rating="$$(systemd-analyze security --offline=true --threshold=20 --no-pager firmware_tools/dofbot-grasp.service)" \
+			|| { echo "$$rating"; exit 1; }; \
+		echo "$$rating" | tail -n 1; \
+	else echo 'make security: skipped, systemd-analyze is not installed'; fi
 
 coverage: $(VENV)/.dev ## Check that its tests take every branch of the safety gate
 	$(BIN)/coverage run -m pytest -q tests/edge/test_safety.py $(ARGS)

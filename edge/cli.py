@@ -68,6 +68,7 @@ def run(
     """
     from edge.contract_check import Expectation
     from edge.devices import open_devices
+    from edge.notify import Notifier
     from edge.policy import load
     from edge.record import Recorder
     from edge.runtime import Runtime, preflight
@@ -85,10 +86,12 @@ def run(
         if not arm:
             typer.echo("DISARMED: policy, bus and camera answer; nothing moves without --arm")
             return
-        with closing(Recorder(settings.run.record)) as recorder, _signals() as stop:
-            result = Runtime(policy, task, devices, recorder, settings.camera.max_age_s).run(
+        with closing(Recorder(settings.run.record)) as recorder, _signals() as stop, closing(Notifier()) as systemd:
+            systemd.ready("policy, bus and camera answer")
+            result = Runtime(policy, task, devices, recorder, settings.camera.max_age_s, systemd.alive).run(
                 settings.run.grasps if grasps is None else grasps, stop
             )
+            systemd.ended()
     _report(result, summary)
 
 

@@ -68,13 +68,22 @@ def depth_of(contract: Contract) -> DepthInput:
 class Runtime:
     """One run: a policy, the task it was trained for, and open devices."""
 
-    def __init__(self, policy: Policy, task: GraspTask, devices: Devices, recorder: Recorder, max_frame_age_s: float) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        task: GraspTask,
+        devices: Devices,
+        recorder: Recorder,
+        max_frame_age_s: float,
+        alive: Callable[[], None] = lambda: None,  # called after every write that the bus acknowledged
+    ) -> None:
         self._policy = policy
         self._depth = depth_of(policy.contract)
         self._task = task
         self._devices = devices
         self._recorder = recorder
         self._max_frame_age_s = max_frame_age_s
+        self._alive = alive
         self._tick_s = 1.0 / task.tick_hz
         # Without read-back the arm is taken to be parked, as the last run left it.
         self._gate = resting(task.park)
@@ -129,6 +138,7 @@ class Runtime:
         gated_s = time.perf_counter()
         self._devices.bus.write(passed.command)
         written_s = time.perf_counter()
+        self._alive()
         self._gate = passed.state
         if action is not None:
             self._timings.decision.add(written_s - began_s)

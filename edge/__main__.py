@@ -1,0 +1,19 @@
+"""`dofbot`: straight to the release of the servos where that is asked for, which must not wait for a command line to load."""
+
+import sys
+
+
+def main() -> None:
+    """Entry point of `dofbot`; `release --help` and every other verb are the command line's."""
+    if sys.argv[1:2] == ["release"] and "--help" not in sys.argv:
+        from firmware_tools import release
+
+        del sys.argv[1]
+        sys.exit(release.main())
+    from edge.cli import main as command_line
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

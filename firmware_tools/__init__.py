@@ -1,0 +1,1 @@
+"""Around the robot: the service, its device rules, and what switches the servos off when nothing else is left."""

@@ -1,0 +1,86 @@
+"""One machine for all tests: built once, booted once. Each test gets a stopped service with nothing held against it."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.systemd import rootfs
+from tests.systemd.machine import CONFIG, POLICY, UNIT, Machine
+
+Measure = Callable[[str, float, float], None]
+GOOD_POLICY = rootfs.ROOT / "trainer" / "results" / "policy.onnx"
+# While `dofbot run` has no verb that arms it, it has to be told at the start.
+ARMED = f"[Service]\nExecStart=\nExecStart={rootfs.ENVIRONMENT}/bin/dofbot run --verbose --arm --config /etc/dofbot-grasp/config.toml\n"
+ENOUGH_CPU = 0.6
+MEASURED: list[str] = []
+
+
+def cpu_share() -> float:
+    """What a busy process gets of a CPU just now."""
+    began_s, used_s = time.monotonic(), time.process_time()
+    while time.process_time() - used_s < 0.2:
+        pass
+    return 0.2 / (time.monotonic() - began_s)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MEASURED:
+        terminalreporter.section("measured under systemd")
+        terminalreporter.write_line("\n".join(MEASURED))
+
+
+@pytest.fixture(scope="session")
+def measure() -> Measure:
+    """Note how long something took, and fail when it took longer than it may."""
+
+    def note(what: str, took_s: float, bound_s: float) -> None:
+        MEASURED.append(f"{what:<58} {took_s * 1e3:7.0f} ms   at most {bound_s * 1e3:5.0f} ms")
+        assert took_s <= bound_s, MEASURED[-1]
+
+    return note
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    reason = rootfs.missing()
+    if reason:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("machine")
+    machine = Machine(rootfs.build(), rootfs.wheel(folder), folder / "console.log")
+    MEASURED.append(f"{'boot, with nothing installed':<58} {machine.boot_s * 1e3:7.0f} ms")
+    try:
+        machine.install()
+        if not machine.has_verbs:
+            machine.run("mkdir", "-p", f"/run/systemd/system/{UNIT}.d")
+            machine.write(f"/run/systemd/system/{UNIT}.d/armed.conf", ARMED)
+            machine.run("systemctl", "daemon-reload")
+        yield machine
+    finally:
+        machine.stop()
+
+
+@pytest.fixture(scope="session")
+def simulator(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Popen[bytes]"]:
+    process = machine.simulator(tmp_path_factory.mktemp("simulator") / "log")
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def service(machine: Machine, simulator: "subprocess.Popen[bytes]") -> Iterator[Machine]:
+    """The machine, its service stopped, with the configuration and the policy that work."""
+    share = cpu_share()
+    if share < ENOUGH_CPU:
+        pytest.skip(f"other programs leave {share:.0%} of a CPU, expected {ENOUGH_CPU:.0%}: times and the watchdog would tell of them")
+    machine.write("/etc/dofbot-grasp/config.toml", CONFIG)
+    machine.write(POLICY, Path(GOOD_POLICY).read_bytes())
+    machine.systemctl("reset-failed", check=False)
+    machine.mark()
+    yield machine
+    simulator.send_signal(signal.SIGCONT)
+    machine.systemctl("stop")

@@ -1,0 +1,94 @@
+"""Builds, once, a Debian root file system with systemd, Python, and what the package needs; later calls find it in .cache/."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".cache" / "hil-systemd"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv"
+# The Debian whose Python is ours: so the wheels that pip builds here load there.
+SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
+ENVIRONMENT = "/opt/dofbot-grasp/current"  # where the unit looks
+BUILD_S = 1800  # for one command; a slow mirror is no hang
+
+
+def missing() -> str:
+    """Why the service cannot be tested here; empty when it can."""
+    absent = [tool for tool in ("debootstrap", "systemd-nspawn", "apt-get", "nsenter", "setpriv") if shutil.which(tool) is None]
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "needs root on Linux, to boot a root file system in systemd-nspawn"
+    if absent:
+        return f"needs {', '.join(absent)}: apt install debootstrap systemd-container"
+    if sys.version_info[:2] not in SUITES:
+        return f"needs the Python of a Debian release (3.11 or 3.13), this is {sys.version_info[0]}.{sys.version_info[1]}"
+    return ""
+
+
+def build() -> Path:
+    """The root file system's folder; nothing of the project is in it but its dependencies."""
+    suite = SUITES[sys.version_info[:2]]
+    pins = [ROOT / "pyproject.toml", ROOT / "requirements" / "constraints.txt", Path(__file__)]
+    base = CACHE / f"{suite}-{_digest(PACKAGES.encode())}"
+    complete = CACHE / f"{base.name}-{_digest(*(path.read_bytes() for path in pins))}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if not base.exists():
+        print(f"building {base} with debootstrap: about 2 minutes, once", flush=True)
+        _into(base, lambda folder: _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(folder), *_mirror()))
+    if not complete.exists():
+        print(f"installing the package's dependencies into {complete}", flush=True)
+        for old in CACHE.glob(f"{base.name}-*"):
+            shutil.rmtree(old)
+        _into(complete, lambda folder: _install(base, folder))
+    return complete
+
+
+def wheel(folder: Path) -> Path:
+    """The working tree as a wheel, built from a copy: a build folder left in the tree would add files that are gone."""
+    copy = folder / "tree"
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "out", "tests", "docs", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, copy, ignore=ignored)
+    _run(*_pip("wheel"), "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(copy))
+    return next(folder.glob("*.whl"))
+
+
+def _install(base: Path, folder: Path) -> None:
+    _run("cp", "--archive", "--reflink=auto", f"{base}/.", str(folder))
+    wheels = folder / "wheels"
+    _run(*_pip("wheel"), "-c", str(ROOT / "requirements" / "constraints.txt"), "--wheel-dir", str(wheels), f"{ROOT}[servo]")
+    inside = f"python3 -m venv {ENVIRONMENT} && {ENVIRONMENT}/bin/pip install --no-index --find-links /wheels 'dofbot-grasp[servo]'"
+    _run("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={folder}", "--pipe", "sh", "-c", inside)
+    shutil.rmtree(wheels)
+
+
+def _pip(verb: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "pip", verb, "--quiet", "--disable-pip-version-check")
+
+
+def _mirror() -> list[str]:
+    """Where this machine's apt gets Debian from; none where it runs something else, and debootstrap knows one."""
+    command = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)", "Created-By: Packages"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line.removeprefix("Debian ") for line in lines if line.startswith("Debian ") and "security" not in line][:1]
+
+
+def _into(folder: Path, fill) -> None:
+    """Fill a folder under another name first: one that was interrupted is never taken for a complete one."""
+    partial = folder.with_name(f"partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    fill(partial)
+    partial.rename(folder)
+
+
+def _run(*command: str) -> None:
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_S, check=False)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{(result.stdout + result.stderr)[-3000:]}")
+
+
+def _digest(*contents: bytes) -> str:
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()[:12]
