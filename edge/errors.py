@@ -3,6 +3,7 @@
 DofbotError
 ├── ConfigError        a configuration file, or a field of it          exit code 2
 ├── PolicyError        the policy file or its contract                 exit code 78 (EX_CONFIG: systemd must not retry)
+│   └── LatePolicyError  no action in time                            the loop holds
 ├── ObservationError   a frame that must not reach the policy          the loop holds
 ├── UnreachableError   a tool pose outside the arm's reach             the task keeps its last target
 ├── BusError           the servo bus did not take a command            the loop holds
@@ -30,6 +31,10 @@ class PolicyError(DofbotError):
     """A policy file is damaged, not ours, or made for another robot, camera or task."""
 
     exit_code = 78
+
+
+class LatePolicyError(PolicyError):
+    """A policy takes longer than the control loop can wait."""
 
 
 class ObservationError(DofbotError):
