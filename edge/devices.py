@@ -17,7 +17,7 @@ from edge.errors import BusError, ConfigError, ObservationError
 from edge.faults import Faults
 from edge.faulty import FaultyCamera, FaultyI2C
 from edge.judge import JudgedCamera
-from edge.messages import JointCommand
+from edge.messages import Frame, JointCommand
 from edge.pca9685 import Pca9685Bus
 from edge.servos import ServoBus, SimulatorBus, check_travel, command_from_pulses, pulses_us
 from edge.simulator import SimulatorLink
@@ -79,6 +79,19 @@ class EmulatedBus:
         self._link.write_pulses(self._outputs_us())
 
 
+class SimulatorCapture(CaptureProcess):
+    """The simulator's camera in a process of its own, beside the arm's link, which is told first why the simulator ends."""
+
+    def __init__(self, link: SimulatorLink) -> None:
+        super().__init__("edge.camera:SimulatorWatcher", (link.port,))
+        self._link = link
+
+    def latest(self) -> Frame | None:
+        """The newest frame, without waiting; raises `ObservationError` while the camera is away, or the simulator is."""
+        self._link.latest_frame()
+        return super().latest()
+
+
 def open_devices(config: Config) -> Devices:
     """Open what the configuration names, the simulator always: no other camera has a driver. No servo is powered yet.
 
@@ -109,7 +122,7 @@ def _camera(config: Config, link: SimulatorLink) -> DepthCamera:
     """Lockstep takes place in our process; everywhere else the camera has its own, which can be killed."""
     if config.simulator.clock == "virtual":
         return SimulatorCamera(link)
-    return CaptureProcess("edge.camera:SimulatorWatcher", (config.simulator.port,))
+    return SimulatorCapture(link)
 
 
 def _faults(config: Config, clock: Clock) -> Faults:

@@ -50,7 +50,7 @@ class SimulatorLink:
         self.clock = clock
         self.now_s = now_s  # simulated time, which only the virtual clock keeps
         self._sock = sock
-        self._port = port
+        self.port = port
         self.servos_us = wire.UNKNOWN_US  # pulses that would hold the servos where they were in the newest frame, 0 = unknown
         self._latest: Frame | None = None
         self._lost = ""
@@ -69,7 +69,7 @@ class SimulatorLink:
         room = select.poll()
         room.register(self._sock, select.POLLOUT)
         if not room.poll(WRITE_WAIT_MS):
-            raise BusError(f"the simulator on port {self._port} has stopped reading, pulses not sent; is it suspended?")
+            raise BusError(f"the simulator on port {self.port} has stopped reading, pulses not sent; is it suspended?")
         try:
             wire.send(self._sock, message)
         except OSError as error:
@@ -153,7 +153,7 @@ class SimulatorLink:
 
     def _check(self, kind: type[DofbotError]) -> None:
         if self._lost:
-            raise kind(f"the connection to the simulator on port {self._port} {self._lost}; start it again: dofbot simulate")
+            raise kind(f"the connection to the simulator on port {self.port} {self._lost}; start it again: dofbot simulate")
 
 
 def _what_came(message: wire.Message | None) -> str:
