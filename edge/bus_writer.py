@@ -89,6 +89,10 @@ class BusWriter:
         """
         self._do("writing", lambda: self._send(command), within_s, lease_s=within_s)
 
+    def check(self, within_s: float = WRITE_WITHIN_S) -> None:
+        """See that the device answers, moving nothing; raises `BusError`, at the latest after `within_s`."""
+        self._do("asking", self._bus.check, within_s, lease_s=within_s)
+
     def measured(self) -> JointCommand | None:
         """Where the servos were when last read, as the bus tells it; never waits."""
         return self._bus.measured()

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-import urdf
 from edge import __version__, control_cli
 from edge import config as configuration
-from edge.errors import ConfigError, DofbotError, MissingExtraError, UnreachableError
+from edge.errors import ConfigError, DofbotError, MissingExtraError
 
 if TYPE_CHECKING:
     from edge.record import Summary
@@ -55,43 +54,31 @@ def _options(
 @app.command()
 def run(
     config: Annotated[Path | None, typer.Option(help="TOML file; every field has a default.")] = None,
-    arm: Annotated[
-        bool, typer.Option("--arm", help="Let the arm move. Without it everything is opened and checked, and nothing moves.")
-    ] = False,
-    grasps: Annotated[int | None, typer.Option(min=0, help="Stop after so many grasps; 0: run until stopped.")] = None,
+    arm: Annotated[bool, typer.Option("--arm", help="Grasp at once, then end. Without it: disarmed, until dofbot arm.")] = False,
+    grasps: Annotated[int | None, typer.Option(min=0, help="With --arm: stop after so many grasps; 0: run until stopped.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Open and check everything, and end.")] = False,
     summary: Annotated[Path | None, typer.Option(help="Write the run's figures to this JSON file.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every change of state.")] = False,
 ) -> None:
     """Run a policy on the arm: the process that systemd starts on the Pi.
 
-    Ctrl-C parks the arm and ends it; a second Ctrl-C switches the servos off where they are.
+    It starts DISARMED and listens: dofbot arm, grasp, hold, park, status. Ctrl-C parks the arm and ends it; a second Ctrl-C
+    switches the servos off where they are.
     """
-    from edge.contract_check import Expectation
-    from edge.devices import open_devices
     from edge.notify import Notifier
-    from edge.policy import load
-    from edge.record import Recorder
-    from edge.runtime import Runtime, preflight
-    from edge.task import GraspTask
+    from edge.service import opened, run_once, serve
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
     settings = configuration.load(config) if config else configuration.Config()
-    policy = load(Path(settings.run.policy), Expectation(settings.mount, urdf.dofbot_sha256()))
-    try:
-        task = GraspTask(policy.contract, settings.run.place_in_table_m)
-    except UnreachableError as error:
-        raise ConfigError(f"run.place_in_table_m = {settings.run.place_in_table_m}, or the policy's start: {error}") from None
-    with closing(open_devices(settings)) as devices:
-        preflight(policy, devices.camera)
-        if not arm:
-            typer.echo("DISARMED: policy, bus and camera answer; nothing moves without --arm")
+    with opened(settings) as parts:
+        if check:
+            typer.echo("DISARMED: policy, bus and camera answer")
             return
-        with closing(Recorder(settings.run.record)) as recorder, _signals() as stop, closing(Notifier()) as systemd:
-            systemd.ready("policy, bus and camera answer")
-            result = Runtime(policy, task, devices, recorder, settings.camera.max_age_s, systemd.alive).run(
-                settings.run.grasps if grasps is None else grasps, stop
-            )
-            systemd.ended()
+        with _signals() as stop, closing(Notifier()) as systemd:
+            if arm:
+                result = run_once(parts, settings, settings.run.grasps if grasps is None else grasps, stop, systemd)
+            else:
+                result = serve(parts, settings, stop, systemd)
     _report(result, summary)
 
 

@@ -143,6 +143,7 @@ class StatusReport(_Message, frozen=True):
     policy_sha256: str = ""
     realtime: tuple[str, ...] = ()  # what the kernel granted, and what it did not
     release: str = ""
+    faults: dict[str, int] = {}  # injected ones, and how often each was really applied
     age_s: float = 0.0  # of this report: more than a few ticks, and the loop is stuck
     control: ControlCounts = ControlCounts()
 

@@ -96,7 +96,8 @@ def hold(as_json: AsJson = False, socket: Socket = None) -> None:
 
 def park(as_json: AsJson = False, socket: Socket = None) -> None:
     """Take the arm home, switch the servos off and disarm."""
-    _command(Park(), as_json, socket)
+    with ControlClient(socket) as client:
+        _finish(_follow(client, client.send(Park())), client, as_json)
 
 
 def reset(as_json: AsJson = False, socket: Socket = None) -> None:

@@ -5,6 +5,7 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from edge.board_counts import check_counts, command_from_counts, counts
+from edge.bus_writer import BusWriter
 from edge.camera import DepthCamera, SimulatorCamera
 from edge.capture import CaptureProcess
 from edge.clock import Clock, MonotonicClock, VirtualClock
@@ -30,7 +31,7 @@ FIRST_FRAME_S = 1.0  # the simulator sends one at once
 class Devices(NamedTuple):
     """Open devices; `close` switches the servos off first and never raises. `faults` breaks them on purpose, if that is allowed."""
 
-    bus: ServoBus
+    bus: BusWriter
     camera: DepthCamera
     clock: Clock
     close: Callable[[], None]
@@ -59,6 +60,10 @@ class EmulatedBus:
         """Through the driver into the registers, and what the chip then does to the simulator."""
         self.driver.write(command)
         self._show()
+
+    def check(self) -> None:
+        """As the driver does it."""
+        self.driver.check()
 
     def measured(self) -> JointCommand | None:
         """What the driver has read back."""
@@ -112,7 +117,7 @@ def open_devices(config: Config) -> Devices:
         faults = _faults(config, clock)
         camera = JudgedCamera(FaultyCamera(_camera(config, link), faults))
         opened.callback(camera.close)
-        bus = _bus(config, link, faults, clock)
+        bus = BusWriter(_bus(config, link, faults, clock), is_virtual)
         opened.callback(bus.close)  # the last to be opened is the first to be closed
         bus.open()
         return Devices(bus, camera, clock, opened.pop_all().close, faults)

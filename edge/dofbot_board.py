@@ -107,6 +107,15 @@ class DofbotBoardBus:
         self._ask_next()
         self._judge_read_back()
 
+    def check(self) -> None:
+        """Ask for the version without waiting for it: whether anybody acknowledges. Raises `BusError`."""
+        if not self._samples:
+            raise BusError("servo bus: asked while closed, expected it open; call open() first")
+        try:
+            self._send(VERSION, ASK)
+        except OSError as error:
+            raise self._unanswered(error) from error
+
     def measured(self) -> JointCommand | None:
         """Where the servos were when last read: each is read every sixth `write`."""
         return self._measured

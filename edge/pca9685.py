@@ -83,6 +83,15 @@ class Pca9685Bus:
         except OSError as error:
             raise self._unanswered(error, f", channel {self._config.servos[index].channel} ({JOINT_NAMES[index]}),") from error
 
+    def check(self) -> None:
+        """Read one register; raises `BusError` where nothing answers, and where the chip has lost its settings."""
+        if not self._servos:
+            raise BusError("servo bus: asked while closed, expected it open; call open() first")
+        try:
+            self._check("MODE1", self._chip.mode1_reg, MODE1_RUNNING)
+        except OSError as error:
+            raise self._unanswered(error) from error
+
     def measured(self) -> None:
         """A PCA9685 sends pulses and hears nothing."""
 

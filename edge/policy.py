@@ -56,11 +56,12 @@ class Policy:
     """A policy that has replayed its golden vectors, fast enough, on this machine.
 
     `contract` is what it was made for, `golden_error` the largest deviation from a golden action,
-    `latency_p99_s` the 99th percentile of a decision's duration.
+    `latency_p99_s` the 99th percentile of a decision's duration, `sha256` what the file states and keeps.
     """
 
-    def __init__(self, session: Any, contract: Contract, golden: Golden) -> None:  # session: onnxruntime has no types
+    def __init__(self, session: Any, contract: Contract, golden: Golden, sha256: str) -> None:  # session: onnxruntime has no types
         self.contract = contract
+        self.sha256 = sha256
         self._session = session
         self._sight, self._proprio_shape = contract.sight, (len(contract.proprio.fields),)
         packed = golden.depth if contract.depth is not None else golden.block
@@ -156,7 +157,7 @@ def from_bytes(data: bytes, expected: Expectation | None = None) -> Policy:
     check_graph(contract, inputs, outputs)
     if contract.golden is None:
         raise PolicyError("contract golden is null, expected vectors to replay; export it again")
-    return Policy(session, contract, contract.golden)
+    return Policy(session, contract, contract.golden, digest(data))
 
 
 def _read(path: Path) -> bytes:

@@ -117,10 +117,14 @@ class Timing(Struct, frozen=True):
     decision_s: Durations  # all of it: frame in hand to servo bytes written
 
 
-class Grasp(Struct, frozen=True):
-    """One attempt: what the runtime believes came of it, and how long each phase took."""
+Outcome = Literal["picked", "missed", "lost"]  # lost: held, and then no longer
 
-    result: Literal["picked", "missed"]
+
+class Grasp(Struct, frozen=True):
+    """One grasp: what the runtime believes came of it, in how many tries, and how long each phase took in all."""
+
+    result: Outcome
+    tries: int
     phase_s: dict[str, float]
 
 
@@ -129,6 +133,8 @@ class Summary(Struct, frozen=True):
 
     attempts: int
     picked: int
+    missed: int
+    lost: int
     grasps: tuple[Grasp, ...]  # the newest `KEPT_GRASPS`
     stopped_by: str  # 'done', 'signal' or 'SAFE'
     safe_reason: str  # why the arm went to SAFE; empty: it did not

@@ -43,6 +43,9 @@ class ServoBus(Protocol):
     def write(self, command: JointCommand) -> None:
         """Send one set point to all servos; raises `BusError`."""
 
+    def check(self) -> None:
+        """See that the device is still there, moving nothing; raises `BusError`."""
+
     def measured(self) -> JointCommand | None:
         """Where the servos were when last read; None where a bus cannot tell, or has read nothing yet. No transaction, never raises."""
 
@@ -135,6 +138,9 @@ class SimulatorBus:
             self._sink(pulses)
         except (OSError, WireError) as error:
             raise BusError(f"servo bus: the simulator took no pulses ({error}), expected an open link; restart the simulator") from error
+
+    def check(self) -> None:
+        """A link that is lost says so when it is written to."""
 
     def measured(self) -> None:
         """Nobody reads these servos back."""

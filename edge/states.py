@@ -48,7 +48,7 @@ class Reaction(NamedTuple):
 
 GIVE_UP_S = 5.0  # PX4 holds for 5 s before it acts (COM_FAIL_ACT_T)
 REACTIONS: Mapping[Cause, Reaction] = {
-    Cause.CAMERA: Reaction(True, GIVE_UP_S, True, "the last frame says less about the desk with every tick; a replugged camera is back in 3 s"),
+    Cause.CAMERA: Reaction(True, GIVE_UP_S, True, "an old frame says little about the desk; a replugged camera is back in 3 s"),
     Cause.POLICY: Reaction(True, 0.05, True, "three ticks: a network that gives no number once will do so again"),
     Cause.LATE: Reaction(True, GIVE_UP_S, True, "a busy machine becomes free again"),
     Cause.CLAMPED: Reaction(False, GIVE_UP_S, True, "a policy that asks for what it never gets was made for another arm"),

@@ -1,0 +1,90 @@
+"""The process: everything that is opened before the control loop runs, and closed after it."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+import urdf
+from edge.config import Config
+from edge.contract_check import Expectation
+from edge.control import ControlServer
+from edge.control_socket import server_path
+from edge.devices import Devices, open_devices
+from edge.errors import ConfigError, UnreachableError
+from edge.notify import Notifier
+from edge.orders import Orders
+from edge.policy import Policy, load
+from edge.preflight import preflight
+from edge.realtime import Grant, realtime
+from edge.record import Recorder, Summary, Timings
+from edge.runtime import Runtime
+from edge.task import GraspTask
+
+_log = logging.getLogger(__name__)
+
+
+class Parts(NamedTuple):
+    """What a run needs, checked: a policy that fits this robot, its task, open devices and a record."""
+
+    policy: Policy
+    task: GraspTask
+    devices: Devices
+    recorder: Recorder
+
+
+@contextmanager
+def opened(settings: Config) -> Iterator[Parts]:
+    """Check the policy, then open the devices and see that they answer; nothing moves. Raises `DofbotError`."""
+    policy = _load(settings, Path(settings.run.policy))
+    try:
+        task = GraspTask(policy.contract, settings.run.place_in_table_m)
+    except UnreachableError as error:
+        raise ConfigError(f"run.place_in_table_m = {settings.run.place_in_table_m}, or the policy's start: {error}") from None
+    with closing(open_devices(settings)) as devices:
+        preflight(policy, devices.camera)
+        with closing(Recorder(settings.run.record)) as recorder:
+            yield Parts(policy, task, devices, recorder)
+
+
+def run_once(parts: Parts, settings: Config, grasps: int, stop: Callable[[], bool], systemd: Notifier) -> Summary:
+    """Arm, grasp, park, end: for demonstrations and tests, without a control socket."""
+    with _realtime(settings):
+        systemd.ready("grasping")
+        runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive)
+        return _ended(systemd, runtime.run(grasps, stop))
+
+
+def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Notifier) -> Summary:
+    """Disarmed, until somebody commands it over the control socket; until `stop`."""
+    control_config, timings = settings.control, Timings.empty()
+    path = server_path(control_config.socket)
+    if path is None:
+        raise ConfigError("control.socket = '' leaves nobody to arm the arm, expected a path; set it, or run with --arm")
+    control = ControlServer(path, control_config.mode, control_config.group or None, lambda: msgspec.to_builtins(timings.so_far()))
+    with closing(control), _realtime(settings) as grants:
+        orders = Orders(control, parts.devices.faults, partial(_load, settings), tuple(map(str, grants)), settings.bus.driver)
+        runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive, orders, timings)
+        systemd.ready("DISARMED: policy, bus and camera answer")
+        _log.info("DISARMED, listening on %s", path)
+        return _ended(systemd, runtime.serve(stop))
+
+
+def _ended(systemd: Notifier, result: Summary) -> Summary:
+    systemd.ended()
+    return result
+
+
+def _load(settings: Config, path: Path) -> Policy:
+    return load(path, Expectation(settings.mount, urdf.dofbot_sha256()))
+
+
+@contextmanager
+def _realtime(settings: Config) -> Iterator[tuple[Grant, ...]]:
+    """What real time takes; on a virtual clock there is no hurry."""
+    with nullcontext(()) if settings.simulator.clock == "virtual" else realtime(settings.realtime) as grants:
+        yield grants
