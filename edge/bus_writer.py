@@ -98,6 +98,11 @@ class BusWriter:
         return self._bus.measured()
 
     @property
+    def thread(self) -> Thread | None:
+        """The one that does the writing; None on a virtual clock, and while closed."""
+        return self._thread
+
+    @property
     def is_busy(self) -> bool:
         """Whether a call still hangs: a write would be refused."""
         job, release = self._job, self._release

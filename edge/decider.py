@@ -43,12 +43,18 @@ class Decider:
         self._late = 0
         self._thought: _Thought | None = None
         self._thoughts: SimpleQueue[_Thought | None] = SimpleQueue()
-        self._thread: Thread | None = None
+        self.thread = Thread(target=self._work, name="policy", daemon=True)
+        if not clock_is_virtual:
+            self.thread.start()
         self.took_s = 0.0  # of the last answer that came in time
 
     def begin(self) -> None:
         """Forget what was decided before: another approach begins."""
         self._last = None
+
+    def swap(self, policy: Acts) -> None:
+        """Ask another policy from now on."""
+        self._policy, self._last = policy, None
 
     def decide(self, sight: Float32, proprio: Float32) -> Float32:
         """The action (2,) in [-1, 1]; the last one, once, where the policy is late.
@@ -63,9 +69,6 @@ class Decider:
         if self._is_direct:
             self._think(thought)
         else:
-            if self._thread is None:
-                self._thread = Thread(target=self._work, name="policy", daemon=True)
-                self._thread.start()
             self._thoughts.put(thought)
             if not thought.done.wait(WITHIN_S):
                 return self._repeat()

@@ -38,11 +38,11 @@ class Orders:
     `load` reads and checks a policy file, in a thread of its own: golden vectors take longer than a tick.
     """
 
-    def __init__(self, control: ControlServer, faults: Faults, load: Callable[[Path], Policy], realtime: tuple[str, ...], bus: str) -> None:
+    def __init__(self, control: ControlServer, faults: Faults, load: Callable[[Path], Policy], bus: str) -> None:
         self._control = control
         self._faults = faults
         self._load = load
-        self._realtime = realtime
+        self.realtime: tuple[str, ...] = ()  # what the kernel granted
         self._bus = bus
         self._grasp: Pending | None = None
         self._before = Counts()  # when that began
@@ -181,7 +181,7 @@ class Orders:
             bus=f"{self._bus}: {runtime.bus_problem or 'answers'}",
             policy=runtime.policy.contract.variant,
             policy_sha256=runtime.policy.sha256,
-            realtime=self._realtime,
+            realtime=self.realtime,
             release=edge.__version__,
             faults=self._faults.applied,
         )

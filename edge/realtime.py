@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,19 +42,20 @@ class Grant(Struct, frozen=True):
 
 class _Request(NamedTuple):
     what: str
-    ask: Callable[[ExitStack], None]  # leaves its undoing on the stack, and raises OSError when it is refused
+    ask: Callable[[ExitStack], object]  # leaves its undoing on the stack, and raises OSError when it is refused
     remedy: str
 
 
 @contextmanager
-def realtime(config: RealtimeConfig) -> Iterator[tuple[Grant, ...]]:
+def realtime(config: RealtimeConfig, helpers: tuple[int, ...] = ()) -> Iterator[tuple[Grant, ...]]:
     """Set the calling thread up for its deadlines, one log line for each grant; on leaving, by the same thread, all is as it was.
 
+    `helpers` are the native ids of threads that it waits for within a tick: they are scheduled as it is.
     Call it when everything is loaded and warmed up: memory that was never touched is not locked, objects that do not exist are not frozen.
     """
     with ExitStack() as undo:
         grants: list[Grant] = []
-        for request in _requests(config):
+        for request in _requests(config, helpers):
             if request.what == _SLACK and any(grant.is_granted and grant.what.startswith("SCHED_FIFO") for grant in grants):
                 continue  # the kernel gives real-time threads no slack
             grants.append(_ask(request, undo))
@@ -77,14 +78,14 @@ def _ask(request: _Request, undo: ExitStack) -> Grant:
 _SLACK, _GC = f"timer slack {_TIMER_SLACK_NS} ns", "garbage collector off"
 
 
-def _requests(config: RealtimeConfig) -> Iterator[_Request]:
+def _requests(config: RealtimeConfig, helpers: tuple[int, ...]) -> Iterator[_Request]:
     priority, cpus = config.fifo_priority, config.cpus
     if cpus:
         having = f"set realtime.cpus to cores that this process may use ({_usable_cpus()})"
         yield _Request(f"cores {', '.join(map(str, cpus))}", lambda undo: _stay_on(cpus, undo), having)
     if priority:
         limits = f"add LimitRTPRIO={priority} to the unit, or 'rtprio {priority}' to /etc/security/limits.d"
-        yield _Request(f"SCHED_FIFO {priority}", lambda undo: _schedule_fifo(priority, undo), limits)
+        yield _Request(f"SCHED_FIFO {priority}", lambda undo: _schedule_fifo((0, *helpers), priority, undo), limits)
     yield _Request(_SLACK, _sleep_sharply, "none is known; sleeps may end 50 µs late")
     if config.lock_memory:
         limits = "add LimitMEMLOCK=infinity to the unit, or 'memlock unlimited' to /etc/security/limits.d"
@@ -103,21 +104,23 @@ def _stay_on(cpus: tuple[int, ...], undo: ExitStack) -> None:
     undo.callback(os.sched_setaffinity, 0, before)
 
 
-def _schedule_fifo(priority: int, undo: ExitStack) -> None:
-    """This thread alone: threads and processes that it starts later are scheduled as usual.
+def _schedule_fifo(threads: tuple[int, ...], priority: int, undo: ExitStack) -> None:
+    """These threads alone (0: the calling one): threads and processes that they start later are scheduled as usual.
 
     A loop that spins cannot take the machine: the kernel leaves 5 % to the others (sched_rt_runtime_us, sched(7)).
     """
-    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
-    os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
 
-    def restore() -> None:
-        try:
-            os.sched_setscheduler(0, policy, parameters)
-        except PermissionError:  # only root may take the flag away
-            os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, parameters)
+    def restore(thread: int, policy: int, parameters: os.sched_param) -> None:
+        with suppress(ProcessLookupError):  # a helper may have ended
+            try:
+                os.sched_setscheduler(thread, policy, parameters)
+            except PermissionError:  # only root may take the flag away
+                os.sched_setscheduler(thread, policy | os.SCHED_RESET_ON_FORK, parameters)
 
-    undo.callback(restore)
+    for thread in threads:
+        before = os.sched_getscheduler(thread), os.sched_getparam(thread)
+        os.sched_setscheduler(thread, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+        undo.callback(restore, thread, *before)
 
 
 def _sleep_sharply(undo: ExitStack) -> None:

@@ -122,6 +122,12 @@ class Runtime:
         return State.HOLD if self.standing.reasons else str(self._state.phase)
 
     @property
+    def helpers(self) -> tuple[int, ...]:
+        """Native ids of the threads that a tick waits for."""
+        threads = (self._devices.bus.thread, self._decider.thread)
+        return tuple(thread.native_id for thread in threads if thread is not None and thread.native_id is not None)
+
+    @property
     def now_s(self) -> float:
         """The clock of the loop."""
         return self._devices.clock.now_s()
@@ -185,8 +191,7 @@ class Runtime:
     def swap(self, policy: Policy) -> None:
         """Go on with another policy for the same task, from rest: between grasps only."""
         self.policy = policy
-        self._decider.close()
-        self._decider = Decider(FaultyPolicy(policy, self._devices.faults, self._sleep), self._is_virtual)
+        self._decider.swap(FaultyPolicy(policy, self._devices.faults, self._sleep))
         self._gate = resting(self._gate.position)
 
     # The loop.

@@ -53,25 +53,26 @@ def opened(settings: Config) -> Iterator[Parts]:
 
 def run_once(parts: Parts, settings: Config, grasps: int, stop: Callable[[], bool], systemd: Notifier) -> Summary:
     """Arm, grasp, park, end: for demonstrations and tests, without a control socket."""
-    with _realtime(settings):
+    runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive)
+    with _realtime(settings, runtime):
         systemd.ready("grasping")
-        runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive)
         return _ended(systemd, runtime.run(grasps, stop))
 
 
 def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Notifier) -> Summary:
     """Disarmed, until somebody commands it over the control socket; until `stop`."""
-    control_config, timings = settings.control, Timings.empty()
-    path = server_path(control_config.socket)
+    config, timings = settings.control, Timings.empty()
+    path = server_path(config.socket)
     if path is None:
         raise ConfigError("control.socket = '' leaves nobody to arm the arm, expected a path; set it, or run with --arm")
-    control = ControlServer(path, control_config.mode, control_config.group or None, lambda: msgspec.to_builtins(timings.so_far()))
-    with closing(control), _realtime(settings) as grants:
-        orders = Orders(control, parts.devices.faults, partial(_load, settings), tuple(map(str, grants)), settings.bus.driver)
+    with closing(ControlServer(path, config.mode, config.group or None, lambda: msgspec.to_builtins(timings.so_far()))) as control:
+        orders = Orders(control, parts.devices.faults, partial(_load, settings), settings.bus.driver)
         runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive, orders, timings)
-        systemd.ready("DISARMED: policy, bus and camera answer")
-        _log.info("DISARMED, listening on %s", path)
-        return _ended(systemd, runtime.serve(stop))
+        with _realtime(settings, runtime) as grants:
+            orders.realtime = tuple(map(str, grants))
+            systemd.ready("DISARMED: policy, bus and camera answer")
+            _log.info("DISARMED, listening on %s", path)
+            return _ended(systemd, runtime.serve(stop))
 
 
 def _ended(systemd: Notifier, result: Summary) -> Summary:
@@ -84,7 +85,7 @@ def _load(settings: Config, path: Path) -> Policy:
 
 
 @contextmanager
-def _realtime(settings: Config) -> Iterator[tuple[Grant, ...]]:
+def _realtime(settings: Config, runtime: Runtime) -> Iterator[tuple[Grant, ...]]:
     """What real time takes; on a virtual clock there is no hurry."""
-    with nullcontext(()) if settings.simulator.clock == "virtual" else realtime(settings.realtime) as grants:
+    with nullcontext(()) if settings.simulator.clock == "virtual" else realtime(settings.realtime, runtime.helpers) as grants:
         yield grants
