@@ -9,6 +9,7 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from edge import kinematics, observation
@@ -251,7 +252,8 @@ class Runtime:
                 self.bus_problem = ""
             except BusError as error:
                 self.bus_problem = str(error)
-                self._reopen()
+                with suppress(BusError):  # the next look tells whether it helped
+                    self._reopen()
         self._alive()
 
     def _drive(self, lateness_s: float, overruns: int) -> None:
