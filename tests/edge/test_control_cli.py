@@ -253,7 +253,7 @@ def within(limit_s: float, condition: Callable[[], object]) -> None:
 def test_ctrl_c_holds_the_arm(arguments, loop) -> None:
     loop.replies = lambda command: [Accepted()] if isinstance(command, Grasp) else [Done()]
     with start(*arguments) as process:
-        within(10.0, lambda: loop.told)
+        within(30.0, lambda: loop.told)
         time.sleep(0.7)
         assert loop.lost == ""
         process.send_signal(signal.SIGINT)
@@ -264,7 +264,7 @@ def test_ctrl_c_holds_the_arm(arguments, loop) -> None:
 
 def test_a_killed_deadman_is_lost(loop) -> None:
     with start("arm", "--deadman") as process:
-        within(10.0, lambda: loop.told)
+        within(30.0, lambda: loop.told)
         process.kill()
         began_s = time.monotonic()
         within(1.0, lambda: loop.lost)
@@ -282,7 +282,15 @@ def test_a_deadman_has_nothing_to_do_where_the_arm_is_no_longer_armed(state, cod
 
 def test_a_process_that_ends_meanwhile_is_said_so(loop, dofbot) -> None:
     loop.replies = lambda _: [Accepted()]
-    threading.Timer(0.5, loop.close).start()
+
+    def end() -> None:
+        within(10.0, lambda: loop.told)
+        time.sleep(0.1)
+        loop.close()
+
+    ending = threading.Thread(target=end)
+    ending.start()
     code, _, err = dofbot("grasp")
+    ending.join()
     assert code == 5
     assert "closed the connection before it answered" in err
