@@ -216,6 +216,8 @@ class Runtime:
         try:
             while self._armed or not (once or self._stopping_since_s is not None):
                 lateness_s = pacer.wait()
+                if pacer.skipped > self.skipped:  # a pause: the servos have come to rest where they were sent
+                    self._gate = resting(self._gate.position)
                 self.overruns, self.skipped = pacer.overruns, pacer.skipped
                 if not self.ticks:
                     self._first_tick_s = process_age_s()
