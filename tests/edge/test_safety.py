@@ -592,7 +592,7 @@ def test_an_arm_that_brakes_for_several_ticks_dips_no_deeper_than_documented() -
 
 def test_the_box_holds_every_way_between_park_and_the_places_in_front_of_the_arm_and_little_more() -> None:
     rng, low_m, high_m = random.Random(1), [9.0] * 3, [-9.0] * 3
-    for mount in (Mount(0.388, inverted=True), Mount(0.42, inverted=True), Mount(0.0, inverted=False), Mount(0.15, inverted=False)):
+    for mount in (Mount(0.388, inverted=True), Mount(0.15, inverted=False)):  # the widest and the highest there are
         band = reach(mount, math.pi)
         for _ in range(100):
             height_m, azimuth_rad = rng.uniform(0.010, band.heights_m[-1]), rng.uniform(-math.pi / 2.0, math.pi / 2.0)
