@@ -228,8 +228,9 @@ class Runtime:
             self._devices.bus.release()
             self._decider.close()
         self._tell()
-        stopped_by = State.SAFE.value if self.standing.safe_cause is not None else self._ending
-        return self.figures.summary(self._grasping, stopped_by, self.standing.safe_reason)
+        if self.standing.is_latched:
+            return self.figures.summary(self._grasping, State.SAFE, self.reason)
+        return self.figures.summary(self._grasping, self._ending, "")
 
     def _end_in_time(self, stop: Callable[[], bool], once: bool) -> None:
         """Begin the end: when told to stop, or when all grasps are done."""
@@ -344,6 +345,7 @@ class Runtime:
         """From now on the set points are where the joints were read to be, where they are; the fingers keep what they hold."""
         at = self._devices.bus.measured() or self._gate.position
         self._gate = resting(at._replace(opening_m=self._gate.position.opening_m))
+        self._vigil.taken_up()
 
     def _go_on_with(self, phase: Phase) -> None:
         self._grasping.go_on_with(phase, self._gate.position)

@@ -39,6 +39,11 @@ class Vigil:
         self._sent.append(command)
         self._clamped.append(any(not reason.startswith("gripper") for reason in clamped))
 
+    def taken_up(self) -> None:
+        """The set points were put where the joints are: what was sent before says nothing any more."""
+        self._sent.clear()
+        self._stalled_ticks = 0
+
     def look(self, overruns: int, measured: JointCommand | None) -> dict[Cause, str]:
         """Problems of this tick: `overruns` counts all so far, `measured` is where the joints were last read to be."""
         problems = {}
