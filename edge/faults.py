@@ -142,11 +142,13 @@ class Faults:
         self._missing = missing or {}
         self._script = tuple(script)
         self._injected: tuple[Injected, ...] = ()
+        self._past: Counter[str] = Counter()  # how often those were applied that are over
         self.begin()
 
     def begin(self) -> None:
         """Start the script, from now; what was injected before is forgotten, counts included."""
         self._injected = ()
+        self._past.clear()
         for fault in self._script:
             self.inject(fault)
 
@@ -157,7 +159,12 @@ class Faults:
             raise ConfigError(f"{found} was refused, expected none while faults.allow = false; set it to true in the configuration")
         if fault.target in self._missing:
             raise ConfigError(f"fault '{fault.target} {fault.mode}' cannot be injected: {self._missing[fault.target]}")
-        self._injected = (*self._injected, Injected(fault, self.now_s()))
+        now_s = self.now_s()
+        injected = Injected(fault, now_s)
+        kept = [other for other in self._injected if not _is_over(other, injected, now_s)]
+        for other in set(self._injected) - set(kept):
+            self._past[_name(other)] += other.applied
+        self._injected = (*kept, injected)
 
     def active(self, target: Target) -> Injected | None:
         """The fault that a target has now: of several, the one that was added last."""
@@ -176,7 +183,17 @@ class Faults:
     @property
     def applied(self) -> dict[str, int]:
         """How often each fault was really applied, by 'target mode'."""
-        counts: Counter[str] = Counter()
+        counts = self._past.copy()
         for injected in self._injected:
-            counts[f"{injected.fault.target} {injected.mode}"] += injected.applied
+            counts[_name(injected)] += injected.applied
         return dict(counts)
+
+
+def _name(injected: Injected) -> str:
+    return f"{injected.fault.target} {injected.mode}"
+
+
+def _is_over(old: Injected, new: Injected, now_s: float) -> bool:
+    """Whether a fault can never be active again: it has ended, or the new one of its target begins now and does not end."""
+    replaced = old.fault.target == new.fault.target and new.begins_s <= now_s and new.ends_s == math.inf
+    return replaced or old.ends_s <= now_s

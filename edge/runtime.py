@@ -221,6 +221,8 @@ class Runtime:
                 except BusError as error:  # a virtual clock whose simulator is gone
                     self._give_up(Cause.BUS, str(error))
                     break
+                if pacer.skipped > self.figures.skipped:  # a pause: the servos have come to rest where they were sent
+                    self._gate = resting(self._gate.position)
                 self.figures.begin_tick(lateness_s, pacer.overruns, pacer.skipped)
                 self._end_in_time(stop, bool(grasps))
                 self._tick()

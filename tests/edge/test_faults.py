@@ -118,6 +118,24 @@ def test_what_was_applied_is_counted_and_logged_once(clock, caplog) -> None:
     assert faults.applied == {}
 
 
+def test_faults_that_are_over_cost_nothing_but_keep_their_count(clock) -> None:
+    """A day of them must not slow a tick down: each asks for its fault about ten times."""
+    faults = Faults(True, [Fault("bus", "intermittent")], clock.now_s)
+    for _ in range(100):
+        faults.inject(Fault("camera", "off", for_s=1.0))
+        faults.inject(Fault("policy", "stuck"))
+        for target in ("camera", "policy", "bus"):
+            active = faults.active(target)
+            assert active is not None
+            active.apply()
+        clock.time_s += 1.0
+    assert faults.applied == {"bus intermittent": 100, "camera off": 100, "policy stuck": 100}
+    assert mode_of(faults, "bus") == "intermittent"
+    assert len(faults._injected) <= 3
+    faults.begin()
+    assert faults.applied == {"bus intermittent": 0}
+
+
 def test_randomness_is_the_seeds_and_each_targets_own() -> None:
     def draw(seed: int, target: Target) -> float:
         return Faults(True, seed=seed).generator(target).random()
