@@ -240,6 +240,7 @@ class Runtime:
             self._drive(lateness_s, overruns)
         else:
             self._wait()
+        self._alive()
         if self.state != self._shown:
             self._tell()
 
@@ -252,7 +253,6 @@ class Runtime:
             except BusError as error:
                 self.bus_problem = str(error)
                 self._reopen()
-        self._alive()
 
     def _drive(self, lateness_s: float, overruns: int) -> None:
         """Problems → task → gate → servos → standing; then the record."""
