@@ -7,9 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from edge.commands import Accepted, Arm, Command, Done, Grasp, Inject, Mode, Reply, Status, StatusReport, Target
 from edge.control_client import ControlClient
@@ -66,9 +66,7 @@ class Bench:
 
     def close(self) -> None:
         """End the desk."""
-        assert self._desk.stdin
-        self._desk.stdin.close()
-        self._desk.wait(10.0)
+        self._desk.communicate(timeout=10.0)
 
 
 class Robot:
@@ -218,9 +216,10 @@ class Robot:
         lines = (f"[{name}]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in one.items()) for name, one in keys.items())
         self.config.write_text("".join(lines))
 
-    def _read(self, output: Iterable[str], lines: list[Line]) -> None:
-        for line in output:
-            lines.append(Line(time.monotonic(), line.rstrip()))
+    def _read(self, output: IO[str], lines: list[Line]) -> None:
+        with output:
+            for line in output:
+                lines.append(Line(time.monotonic(), line.rstrip()))
 
     def _found(self, text: str, since_s: float) -> Line | None:
         return next((line for line in list(self.lines) if text in line.text and line.at_s >= since_s), None)
