@@ -43,7 +43,7 @@ _EPILOG = "Exit codes: 0 done, 3 the arm is in SAFE, 4 refused, 5 nothing listen
 
 Socket = Annotated[
     Path | None,
-    typer.Option("--socket", envvar="DOFBOT_SOCKET", help="Its socket. [default: the service's, or that of your own dofbot run]"),
+    typer.Option("--socket", envvar="DOFBOT_SOCKET", help="Its socket; else the service's, or that of your own dofbot run."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the reply as JSON.")]
 

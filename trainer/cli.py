@@ -113,7 +113,7 @@ def export(
 def evaluate(
     policy: Annotated[Path, typer.Argument(help="The policy file.")],
     episodes: Annotated[int, typer.Option(min=1, help="For each suite.")] = 1000,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the first episode; the others count on.", show_default="1000000")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the first episode; the others count on.", show_default="10000000")] = None,
     suite: Suites = [Suite.clean],  # noqa: B006  (typer reads the default and never changes it)
     controls: Annotated[
         bool, typer.Option("--controls", help="Also measure it blind, going to the middle, and a scripted expert.")

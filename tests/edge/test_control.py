@@ -198,6 +198,8 @@ def test_what_the_loop_takes_and_does_not_answer_is_unknown_and_a_late_answer_is
         (pending,) = taken(server)
         assert "whether 'park' was carried out is unknown" in client.reply().reason
         pending.answer(Done())
+        time.sleep(0.05)
+        assert isinstance(client.ask(Status()), StatusReport)
         assert isinstance(client.ask(Status()), StatusReport)
 
 
@@ -299,6 +301,8 @@ def test_a_silent_client_gives_its_seat_up_unless_it_waits_for_the_loop(server, 
         client.ask(Status())
     clients[0].send(Hold())
     (pending,) = taken(server)
+    for client in clients[1:]:
+        client.ask(Status())
     time.sleep(0.1)
     for client in clients[2:]:
         client.ask(Status())
@@ -498,6 +502,8 @@ def test_no_deadman_without_asking_for_one_or_where_arming_was_refused(server, m
     monkeypatch.setattr(control, "DEADMAN_S", 0.05)
     with Client(server) as client, Client(server) as other:
         arm(server, other, deadman=True, reply=Refused(reason="latched"))
+        time.sleep(0.1)
+        assert server.deadman_lost() == ""
         arm(server, client, deadman=False)
         time.sleep(0.1)
         assert server.deadman_lost() == ""

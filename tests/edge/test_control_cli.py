@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -237,9 +238,15 @@ def test_help_teaches_the_exit_codes(verb, dofbot) -> None:
     assert "Exit codes: 0 done, 3 the arm is in SAFE, 4 refused, 5 nothing listens." in " ".join(out.replace("│", " ").split())
 
 
-def start(*arguments: str) -> "subprocess.Popen[str]":
+@contextmanager
+def started(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """A verb in a process of its own, which does not outlive a failed test."""
     command = [sys.executable, "-m", "edge.cli", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def within(limit_s: float, condition: Callable[[], object]) -> None:
@@ -250,11 +257,12 @@ def within(limit_s: float, condition: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["arm", "--deadman"], ["grasp", "-n", "9"]])
-def test_ctrl_c_holds_the_arm(arguments, loop) -> None:
+def test_ctrl_c_holds_the_arm(arguments, loop, monkeypatch) -> None:
+    monkeypatch.setattr("edge.control.DEADMAN_S", 1.5)  # three times what it is: the other process may have to wait for a CPU
     loop.replies = lambda command: [Accepted()] if isinstance(command, Grasp) else [Done()]
-    with start(*arguments) as process:
-        within(10.0, lambda: loop.told)
-        time.sleep(0.7)
+    with started(*arguments) as process:
+        within(30.0, lambda: loop.told)
+        time.sleep(1.8)
         assert loop.lost == ""
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=5.0)
@@ -263,8 +271,8 @@ def test_ctrl_c_holds_the_arm(arguments, loop) -> None:
 
 
 def test_a_killed_deadman_is_lost(loop) -> None:
-    with start("arm", "--deadman") as process:
-        within(10.0, lambda: loop.told)
+    with started("arm", "--deadman") as process:
+        within(30.0, lambda: loop.told)
         process.kill()
         began_s = time.monotonic()
         within(1.0, lambda: loop.lost)
@@ -282,7 +290,15 @@ def test_a_deadman_has_nothing_to_do_where_the_arm_is_no_longer_armed(state, cod
 
 def test_a_process_that_ends_meanwhile_is_said_so(loop, dofbot) -> None:
     loop.replies = lambda _: [Accepted()]
-    threading.Timer(0.5, loop.close).start()
+
+    def end() -> None:
+        within(10.0, lambda: loop.told)
+        time.sleep(0.1)
+        loop.close()
+
+    ending = threading.Thread(target=end)
+    ending.start()
     code, _, err = dofbot("grasp")
+    ending.join()
     assert code == 5
     assert "closed the connection before it answered" in err

@@ -286,12 +286,13 @@ def test_an_arm_below_the_floor_that_would_stop_above_it_may_not_choose_to_stop_
     assert passed.command.joint2_rad == pytest.approx(2.0 * RAMP_RAD)
 
 
-def test_an_arm_on_its_way_back_may_not_turn_round() -> None:
-    """Wanted is nearer than before, and so is where it would stop; but from there to there the tool would go out again."""
+@pytest.mark.parametrize(("stop_m", "wanted_m", "end_m"), [(0.009, 0.003, 0.005), (0.001, 0.003, 0.002)])
+def test_an_arm_on_its_way_back_may_not_turn_round(stop_m: float, wanted_m: float, end_m: float) -> None:
+    """Wanted is nearer to the floor than before, 10 mm. But the arm would end lower than that, or than if it stopped now."""
 
     def banked(command: JointCommand) -> Point:
         ramps = command.joint2_rad / RAMP_RAD
-        return 0.0, 0.1, LOW_M[2] - (0.010 if ramps < 1.0 else 0.009 if ramps < 3.5 else 0.003 if ramps < 5.0 else 0.005)
+        return 0.0, 0.1, LOW_M[2] - (0.010 if ramps < 1.0 else stop_m if ramps < 3.5 else wanted_m if ramps < 5.0 else end_m)
 
     below = GateState(joint2(0.0), (0.0, 3.0 * RAMP_RAD / DT_S, 0.0, 0.0, 0.0, 0.0))
     passed = gate(below, joint2(4.0 * RAMP_RAD), LIMITS, DT_S, banked)
@@ -581,20 +582,18 @@ def test_an_arm_that_brakes_for_several_ticks_dips_no_deeper_than_documented() -
     assert low_arm(LIMITS, 17) <= 0.0052
 
 
-@pytest.mark.parametrize(
-    "mount", [Mount(0.388, inverted=True), Mount(0.42, inverted=True), Mount(0.0, inverted=False), Mount(0.15, inverted=False)]
-)
-def test_the_box_holds_park_and_every_way_to_every_place_in_front_of_the_arm(mount: Mount) -> None:
+def test_the_box_holds_every_way_between_park_and_the_places_in_front_of_the_arm_and_little_more() -> None:
     rng, low_m, high_m = random.Random(1), [9.0] * 3, [-9.0] * 3
-    band = reach(mount, math.pi)
-    for _ in range(100):
-        height_m, azimuth_rad = rng.uniform(0.010, band.heights_m[-1]), rng.uniform(-math.pi / 2.0, math.pi / 2.0)
-        radius_m = rng.choice(band.band_m(height_m))
-        place = ToolPose(radius_m * math.sin(azimuth_rad), radius_m * math.cos(azimuth_rad), height_m, 0.0, math.pi)
-        for solution in filter(within_limits, branches(place, mount)):
-            for part in (0.0, 0.25, 0.5, 0.75, 1.0):
-                way = [(1.0 - part) * a + part * b for a, b in zip(solution, robot.PARK_RAD, strict=True)]
-                tool_m = tool_in_table_m(JointCommand(*way, 0.0), mount)
-                low_m, high_m = list(map(min, low_m, tool_m)), list(map(max, high_m, tool_m))
-    assert all(low_m[axis] - LOW_M[axis] >= 0.019 for axis in (0, 1))  # what dips below the floor, the task goes around
-    assert all(top - value >= 0.019 for top, value in zip(HIGH_M, high_m, strict=True))
+    for mount in (Mount(0.388, inverted=True), Mount(0.42, inverted=True), Mount(0.0, inverted=False), Mount(0.15, inverted=False)):
+        band = reach(mount, math.pi)
+        for _ in range(100):
+            height_m, azimuth_rad = rng.uniform(0.010, band.heights_m[-1]), rng.uniform(-math.pi / 2.0, math.pi / 2.0)
+            radius_m = rng.choice(band.band_m(height_m))
+            place = ToolPose(radius_m * math.sin(azimuth_rad), radius_m * math.cos(azimuth_rad), height_m, 0.0, math.pi)
+            for solution in filter(within_limits, branches(place, mount)):
+                for part in (0.0, 0.25, 0.5, 0.75, 1.0):
+                    way = [(1.0 - part) * a + part * b for a, b in zip(solution, robot.PARK_RAD, strict=True)]
+                    tool_m = tool_in_table_m(JointCommand(*way, 0.0), mount)
+                    low_m, high_m = list(map(min, low_m, tool_m)), list(map(max, high_m, tool_m))
+    assert all(0.019 <= low_m[axis] - LOW_M[axis] <= 0.035 for axis in (0, 1))  # what dips below the floor, the task goes around
+    assert all(0.019 <= HIGH_M[axis] - high_m[axis] <= 0.035 for axis in range(3)), high_m
