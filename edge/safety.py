@@ -219,9 +219,5 @@ def _stoppable(room: float, top: float, ramp: float) -> float:
 
     A step s with n = floor(s / ramp) needs s + (s - ramp) + … + (s - n·ramp) = (n + 1)·s - ramp·n·(n + 1)/2; this is its inverse.
     """
-    if room <= ramp:
-        return min(room, top)
-    if room >= top + 0.5 * top * top / ramp:
-        return top
     ticks = int((math.sqrt(1.0 + 8.0 * room / ramp) - 1.0) / 2.0)
     return min(top, room / (ticks + 1) + 0.5 * ramp * ticks)

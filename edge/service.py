@@ -56,7 +56,7 @@ def run_once(parts: Parts, settings: Config, grasps: int, stop: Callable[[], boo
     runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive)
     with _realtime(settings, runtime):
         systemd.ready("grasping")
-        return _ended(systemd, runtime.run(grasps, stop))
+        return _ended(systemd, runtime.run(grasps, _telling(stop, systemd)))
 
 
 def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Notifier) -> Summary:
@@ -72,7 +72,22 @@ def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Not
             orders.realtime = tuple(map(str, grants))
             systemd.ready("DISARMED: policy, bus and camera answer")
             _log.info("DISARMED, listening on %s", path)
-            return _ended(systemd, runtime.serve(stop))
+            try:
+                return _ended(systemd, runtime.serve(_telling(stop, systemd)))
+            finally:
+                orders.close(runtime)
+
+
+def _telling(stop: Callable[[], bool], systemd: Notifier) -> Callable[[], bool]:
+    """`stop`; systemd hears of it, too, because parking takes a while."""
+
+    def stopping() -> bool:
+        if stop():
+            systemd.stopping("parking the arm")
+            return True
+        return False
+
+    return stopping
 
 
 def _ended(systemd: Notifier, result: Summary) -> Summary:

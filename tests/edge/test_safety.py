@@ -172,10 +172,18 @@ def test_reasons_name_axis_and_limit() -> None:
     )
 
 
-def test_a_speed_that_is_the_limit_is_only_too_sudden() -> None:
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_a_speed_that_is_the_limit_is_only_too_sudden(side: float) -> None:
     start = resting(joint2(0.0))
-    assert gate(start, joint2(TOP_RAD), LIMITS, DT_S, clear).reasons == ("joint2 acceleration",)
-    assert gate(start, joint2(math.nextafter(TOP_RAD, 1.0)), LIMITS, DT_S, clear).reasons == ("joint2 velocity",)
+    assert gate(start, joint2(side * TOP_RAD), LIMITS, DT_S, clear).reasons == ("joint2 acceleration",)
+    assert gate(start, joint2(side * math.nextafter(TOP_RAD, 1.0)), LIMITS, DT_S, clear).reasons == ("joint2 velocity",)
+
+
+def test_the_fastest_target_that_is_caught_from_rest_moves_by_two_ramps_a_tick() -> None:
+    path = [joint2(2.0 * RAMP_RAD * n) for n in range(1, 9)]
+    assert [passed.command for passed in run(resting(joint2(0.0)), path)][2:] == path[2:]
+    faster = [joint2(2.01 * RAMP_RAD * n) for n in range(1, 9)]
+    assert all(passed.reasons for passed in run(resting(joint2(0.0)), faster))
 
 
 def test_a_step_that_rounding_made_too_long_is_passed_and_nothing_longer() -> None:
@@ -584,7 +592,7 @@ def test_an_arm_that_brakes_for_several_ticks_dips_no_deeper_than_documented() -
 
 def test_the_box_holds_every_way_between_park_and_the_places_in_front_of_the_arm_and_little_more() -> None:
     rng, low_m, high_m = random.Random(1), [9.0] * 3, [-9.0] * 3
-    for mount in (Mount(0.388, inverted=True), Mount(0.42, inverted=True), Mount(0.0, inverted=False), Mount(0.15, inverted=False)):
+    for mount in (Mount(0.388, inverted=True), Mount(0.15, inverted=False)):  # the widest and the highest there are
         band = reach(mount, math.pi)
         for _ in range(100):
             height_m, azimuth_rad = rng.uniform(0.010, band.heights_m[-1]), rng.uniform(-math.pi / 2.0, math.pi / 2.0)

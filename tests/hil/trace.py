@@ -1,0 +1,157 @@
+"""What arrived at the servos, and whether it was safe: the recorded pulses are turned back into joints and checked one by one.
+
+Nothing here believes the runtime: times are the desk's, and limits are the gate's, plus what the way to the servos rounds.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from edge import kinematics, robot
+from edge.messages import JointCommand
+from edge.safety import DOFBOT_LIMITS
+from edge.servos import command_from_pulses
+from edge.wire import PulsesUs
+from tests.hil.world import ENTRY, MOUNT, PARKED, SERVOS
+
+TICK_S = 0.02
+STAMP_S = 0.003  # the desk may be rendering when pulses arrive
+AXES = (*robot.JOINT_NAMES[:5], "gripper")
+
+
+class Sent(NamedTuple):
+    """One vector of pulses, when it arrived, and where the shafts were then."""
+
+    at_s: float
+    pulses_us: PulsesUs
+    shafts_us: PulsesUs
+
+    @property
+    def is_off(self) -> bool:
+        """Whether no servo is driven."""
+        return not any(self.pulses_us)
+
+    @property
+    def command(self) -> JointCommand:
+        """What the servos are told; raises `BusError` where one is off or not told a number."""
+        return command_from_pulses(self.pulses_us, SERVOS)
+
+    @property
+    def shafts(self) -> JointCommand:
+        """Where the servos are."""
+        return command_from_pulses(self.shafts_us, SERVOS)
+
+
+class Way(NamedTuple):
+    """What the way to the servos does to set points.
+
+    `count_deg` is what it rounds joints to, `opening_m` the gripper. `stretch` is how much longer a step may be than it was sent,
+    and `lag_s` how much later.
+    """
+
+    count_deg: float
+    opening_m: float
+    stretch: float = 1.0
+    lag_s: float = 0.0
+
+    @property
+    def counts(self) -> tuple[float, ...]:
+        """Of the gate's six axes."""
+        return (*(math.radians(self.count_deg),) * 5, self.opening_m)
+
+    @property
+    def tool_m(self) -> float:
+        """How far the tool is off at most: a count of each joint, on its longest lever."""
+        levers_m = (0.275, *itertools.accumulate((robot.WRIST_TO_TOOL_M, robot.FOREARM_M, robot.UPPER_ARM_M)))
+        return math.radians(self.count_deg) * sum(levers_m)
+
+
+WAYS = {
+    # 4.88 µs, of 2000 µs for 270°; the gripper's 180° servo opens 1.25 mm a degree where it is steepest.
+    "pca9685": Way(4.88 / 2000.0 * 270.0, 4.88 / 2000.0 * 180.0 * 1.25e-3),
+    # What arrives is where the emulated bus servos are on their way, a move time and the board's own 12 ms behind the set points.
+    # A set point that comes early, which is half a tick at most, finds its servo half a step behind.
+    "dofbot_board": Way(180.0 / 2200.0, 180.0 / 2200.0 * 1.25e-3, 1.5, 0.032),
+}
+
+
+def load(path: Path, since_s: float = 0.0) -> list[Sent]:
+    """The trace from a time on."""
+    data = path.read_bytes()
+    entries = ENTRY.iter_unpack(data[: len(data) // ENTRY.size * ENTRY.size])
+    return [Sent(entry[0], entry[1:7], entry[7:13]) for entry in entries if entry[0] >= since_s]
+
+
+def unsafe(trace: Sequence[Sent], driver: str) -> list[str]:
+    """Everything in a trace that must not be, one sentence each."""
+    return [f"at {sent.at_s:.3f} s {found}" for sent, found in _unsafe(trace, WAYS[driver])]
+
+
+def _unsafe(trace: Sequence[Sent], way: Way) -> Iterator[tuple[Sent, str]]:
+    last: Sent | None = None
+    step = (0.0,) * 6
+    for sent in trace:
+        if sent.is_off:
+            last, step = None, (0.0,) * 6
+            continue
+        if not all(0.0 < pulse < math.inf for pulse in sent.pulses_us):
+            yield sent, f"only some servos are driven: {sent.pulses_us}"
+            continue
+        for found in _misplaced(sent.command, way):
+            yield sent, found
+        gap_s = math.inf if last is None else sent.at_s - last.at_s
+        if gap_s < TICK_S / 2.0 - STAMP_S:
+            yield sent, f"a command came {gap_s * 1e3:.1f} ms after the one before"
+        before = sent.shafts if last is None else last.command
+        now = tuple(to - at for to, at in zip(sent.command, before, strict=True))
+        for found in _too_fast(now, step, way, from_rest=gap_s > 1.5 * TICK_S):
+            yield sent, found
+        last, step = sent, now
+
+
+def _misplaced(command: JointCommand, way: Way) -> Iterator[str]:
+    """Beyond a joint's limits, or out of the box."""
+    for axis, at, low, high, count in zip(AXES, command, DOFBOT_LIMITS.position_min, DOFBOT_LIMITS.position_max, way.counts, strict=True):
+        if not low - count <= at <= high + count:
+            yield f"{axis} is sent to {at:.4f}, expected {low:.4f}…{high:.4f}"
+    tool = kinematics.tool_in_table_m(command, MOUNT)
+    for axis, at, low, high in zip("xyz", tool, DOFBOT_LIMITS.tool_min_in_table_m, DOFBOT_LIMITS.tool_max_in_table_m, strict=True):
+        if not low - way.tool_m <= at <= high + way.tool_m:
+            yield f"the tool's {axis} is {at:.4f} m, expected {low:.4f}…{high:.4f}"
+
+
+def _too_fast(step: Sequence[float], before: Sequence[float], way: Way, from_rest: bool) -> Iterator[str]:
+    """Beyond the speed limit, or a change of speed beyond the other; after a pause either the last speed or none counts."""
+    limits = zip(DOFBOT_LIMITS.velocity_max, DOFBOT_LIMITS.acceleration_max, way.counts, strict=True)
+    for axis, now, then, (velocity, acceleration, count) in zip(AXES, step, before, limits, strict=True):
+        top, ramp = way.stretch * velocity * TICK_S, way.stretch * acceleration * TICK_S**2
+        if abs(now) > top + count:
+            yield f"{axis} steps by {now:.4f}, expected at most {top:.4f}"
+        change = min(abs(now - then), abs(now)) if from_rest else abs(now - then)
+        if change > ramp + 2.0 * count:
+            yield f"{axis} steps by {now:.4f} after {then:.4f}, expected a change of at most {ramp:.4f}"
+
+
+def motions(trace: Sequence[Sent], driver: str) -> list[float]:
+    """When the servos were told something new: the times of all commands that differ from the one before."""
+    count = 0.1 * math.radians(WAYS[driver].count_deg)
+    commands = [sent for sent in trace if not sent.is_off]
+    return [
+        sent.at_s
+        for before, sent in itertools.pairwise(commands)
+        if any(abs(to - at) > count for to, at in zip(sent.command[:5], before.command[:5], strict=True))
+        or abs(sent.command.opening_m - before.command.opening_m) > 1e-5
+    ]
+
+
+def gaps_s(trace: Sequence[Sent]) -> list[float]:
+    """Times between two commands."""
+    times_s = [sent.at_s for sent in trace if not sent.is_off]
+    return [later - earlier for earlier, later in itertools.pairwise(times_s)]
+
+
+def is_parked(sent: Sent) -> bool:
+    """Whether the shafts are within 2° of the park pose."""
+    return all(abs(at - park) < math.radians(2.0) for at, park in zip(sent.shafts[:5], PARKED[:5], strict=True))

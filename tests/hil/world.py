@@ -1,0 +1,127 @@
+"""The desk of the bench, in a process of its own: `python -m tests.hil.world TRACE` serves it and prints its port.
+
+Servos follow their pulses with a lag and do nothing else, so it takes next to no time; every vector of pulses that arrives
+is written to TRACE with CLOCK_MONOTONIC and where the servos stand. A line on stdin changes it: `stalled true`, `reset`.
+"""
+
+import contextlib
+import json
+import math
+import os
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from edge import kinematics, robot
+from edge.config import BusConfig
+from edge.kinematics import Mount
+from edge.messages import Float32, Intrinsics, JointCommand
+from edge.servos import command_from_pulses, pulses_us
+from edge.wire import PulsesUs
+from trainer import spec
+from trainer.render import BOX, DepthRenderer
+from trainer.server import SimulatorServer
+from trainer.servo_model import LAG_S
+
+ENTRY = struct.Struct("<13d")  # monotonic time, six pulses, six shafts (both in µs)
+PRIORITY = 40  # below the runtime's 50: its time stamps must not wait for whoever else is busy, nor the runtime for it
+NOISE_M = 0.0002  # frames of a sensor never repeat themselves
+CONTRACT = spec.contract()
+MOUNT = Mount(CONTRACT.robot.base_height_m, CONTRACT.robot.inverted)
+SERVOS = BusConfig().servos
+PARKED = JointCommand._make((*robot.PARK_RAD, CONTRACT.episode.open_m))
+PARKED_US = pulses_us(PARKED, SERVOS)
+BLOCK_M = CONTRACT.episode.block_size_m
+HOLDING_US = pulses_us(PARKED._replace(opening_m=BLOCK_M), SERVOS)[5]
+START_IN_TABLE_M = (0.01, 0.10, BLOCK_M / 2.0)  # of the block's centre
+
+
+class BenchWorld:
+    """A parked arm, a block, and a camera, until it is told otherwise. `sink` takes an entry for each vector of pulses."""
+
+    frame_rate_hz = 25.0
+
+    def __init__(self, sink: Callable[[bytes], object]) -> None:
+        self.now_s = 0.0
+        self._sink = sink
+        self._renderer = DepthRenderer(CONTRACT.camera.intrinsics, np.array(CONTRACT.camera.transform_camera_to_tool))
+        self._random = np.random.default_rng(0)
+        self.reset()
+
+    def reset(self) -> None:
+        """As at the start."""
+        self.stalled = False  # servos do not move
+        self.blank = False  # the camera sees nothing
+        self.block = True  # there is one to grasp
+        self._goals_us = self._shafts_us = PARKED_US
+        self._block_in_table_m = START_IN_TABLE_M
+
+    def write_pulses(self, pulses_us: PulsesUs) -> None:
+        """Note them; a servo whose pulse is 0 stays where it is."""
+        self._sink(ENTRY.pack(time.monotonic(), *pulses_us, *self._shafts_us))
+        self._goals_us = tuple(pulse or shaft for pulse, shaft in zip(pulses_us, self._shafts_us, strict=True))
+
+    def step(self, duration_s: float) -> None:
+        """First-order lag; near the table, or with a block in them, the fingers stop at the block."""
+        self.now_s += duration_s
+        part = 0.0 if self.stalled else 1.0 - math.exp(-duration_s / LAG_S)
+        moved = [shaft + part * (goal - shaft) for goal, shaft in zip(self._goals_us, self._shafts_us, strict=True)]
+        if self.block and (self._holds or self._tool[2, 3] < BLOCK_M):
+            moved[5] = min(moved[5], HOLDING_US)  # a longer pulse closes them
+        self._shafts_us = tuple(moved)
+
+    def servos_us(self) -> PulsesUs:
+        """Where the shafts are."""
+        return self._shafts_us
+
+    def depth_frame(self) -> tuple[Float32, Intrinsics]:
+        """Table and block; a block that is held moves along."""
+        lens, tool_to_table = CONTRACT.camera.intrinsics, self._tool
+        if self.blank:
+            return np.zeros((lens.height, lens.width), np.float32), lens
+        if self._holds:
+            self._block_in_table_m = tuple(tool_to_table[:3, 3])
+        block_to_table = np.eye(4)
+        block_to_table[:3, 3] = self._block_in_table_m
+        depth_m = self._renderer.render(tool_to_table, [(BOX, np.full(3, BLOCK_M / 2.0), block_to_table)] if self.block else [])
+        noise_m = self._random.normal(0.0, NOISE_M, depth_m.shape).astype(np.float32)
+        return np.where(depth_m > 0.0, depth_m + noise_m, depth_m), lens
+
+    @property
+    def _holds(self) -> bool:
+        return self._shafts_us[5] > HOLDING_US - 1.0
+
+    @property
+    def _tool(self) -> np.ndarray:
+        return kinematics.transform_tool_to_table(command_from_pulses(self._shafts_us, SERVOS), MOUNT)
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    file = Path(sys.argv[1]).open("ab", buffering=0)  # noqa: SIM115  (open as long as it serves)
+    world, stop = BenchWorld(file.write), threading.Event()
+    world.depth_frame()  # compiles the renderer
+    server = SimulatorServer(world)
+    thread = threading.Thread(target=server.serve, args=(stop,))
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    thread.start()
+    print(server.port, flush=True)
+    for line in sys.stdin:
+        name, _, value = line.strip().partition(" ")
+        if value:
+            setattr(world, name, json.loads(value))
+        else:
+            world.reset()
+        print("done", flush=True)
+    stop.set()
+    thread.join()
+
+
+if __name__ == "__main__":
+    main()
