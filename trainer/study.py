@@ -117,13 +117,11 @@ def measure(run: Path, variant: str, seed: int, episodes: int) -> list[tuple[obj
     """
     curve = runlog.read(run)
     actors = sorted((run / "actors").iterdir(), key=lambda path: int(path.stem))
+    known = np.array([(row.env_steps, row.wall_s, np.nan_to_num(row.success)) for row in curve]).T
     rows: list[tuple[object, ...]] = []
     for path in actors:
         env_steps = int(path.stem)
-        steps = [row.env_steps for row in curve]
-        wall_s, success = (
-            float(np.interp(env_steps, steps, values)) for values in zip(*((r.wall_s, r.success) for r in curve), strict=True)
-        )
+        wall_s, success = (float(np.interp(env_steps, known[0], values)) for values in known[1:])
         if path != actors[-1] and (time_to_goal(rows) or success < PLAYED_FROM):
             continue
         outcomes, most = [], min(AGAIN_EPISODES, episodes) if rows and _is_good(rows[-1]) else episodes
