@@ -3,7 +3,7 @@
 DofbotError
 ├── ConfigError        a configuration file, or a field of it          exit code 2
 ├── PolicyError        the policy file or its contract                 exit code 78 (EX_CONFIG: systemd must not retry)
-│   └── LatePolicyError  no action in time                            the loop holds
+│   └── LatePolicyError  too slow on this machine, just now           the loop holds, exit code 1 (systemd tries again)
 ├── ObservationError   a frame that must not reach the policy          the loop holds
 ├── UnreachableError   a tool pose outside the arm's reach             the task keeps its last target
 ├── BusError           the servo bus did not take a command            the loop holds
@@ -34,7 +34,9 @@ class PolicyError(DofbotError):
 
 
 class LatePolicyError(PolicyError):
-    """A policy takes longer than the control loop can wait."""
+    """A policy takes longer than the control loop can wait: on a busy machine it may be faster the next time."""
+
+    exit_code = 1
 
 
 class ObservationError(DofbotError):

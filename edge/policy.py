@@ -15,7 +15,7 @@ import onnxruntime
 
 from edge.contract import Contract, Golden
 from edge.contract_check import Expectation, check_contract, check_graph, parse
-from edge.errors import PolicyError
+from edge.errors import LatePolicyError, PolicyError
 from edge.messages import Float32
 
 CONTRACT_KEY = "dofbot_contract"
@@ -125,7 +125,7 @@ class Policy:
             p99_s = min(p99_s, float(np.percentile(durations_s, 99)))
             if p99_s <= budget_s:
                 return p99_s
-        raise PolicyError(
+        raise LatePolicyError(
             f"latency is {p99_s * 1e3:.3g} ms (99th percentile), expected at most {budget_s * 1e3:.3g} ms, half a policy period by "
             "contract rates; stop other programs or train a smaller network"
         )
@@ -139,7 +139,7 @@ def load(path: Path, expected: Expectation | None = None) -> Policy:
     try:
         return from_bytes(_read(path), expected)
     except PolicyError as error:
-        raise PolicyError(f"policy {path}: {error}") from None
+        raise type(error)(f"policy {path}: {error}") from None
 
 
 def from_bytes(data: bytes, expected: Expectation | None = None) -> Policy:

@@ -27,6 +27,7 @@ from trainer.evaluate import evaluate, open_actor, summarise
 GOAL = 0.99
 IN_A_ROW = 3
 AGAIN_EPISODES = 300  # of those that only have to show that it lasts
+PLAYED_FROM = 0.8  # success in training, exploring; what is below is not worth 1000 episodes, and does not count as reached
 EVALUATION_SEED = 4_000_000
 VARIANTS: dict[str, tuple[str, ...]] = {
     "sac": (),
@@ -116,12 +117,13 @@ def measure(run: Path, variant: str, seed: int, episodes: int) -> list[tuple[obj
     """
     curve = runlog.read(run)
     actors = sorted((run / "actors").iterdir(), key=lambda path: int(path.stem))
+    known = np.array([(row.env_steps, row.wall_s, np.nan_to_num(row.success)) for row in curve]).T
     rows: list[tuple[object, ...]] = []
     for path in actors:
-        if path != actors[-1] and time_to_goal(rows):
-            continue
         env_steps = int(path.stem)
-        wall_s = float(np.interp(env_steps, [row.env_steps for row in curve], [row.wall_s for row in curve]))
+        wall_s, success = (float(np.interp(env_steps, known[0], values)) for values in known[1:])
+        if path != actors[-1] and (time_to_goal(rows) or success < PLAYED_FROM):
+            continue
         outcomes, most = [], min(AGAIN_EPISODES, episodes) if rows and _is_good(rows[-1]) else episodes
         with closing(evaluate(partial(open_actor, path), most, EVALUATION_SEED + seed * 10_000)) as played:
             for outcome in played:

@@ -35,7 +35,7 @@ from edge.contract import (
     encode,
 )
 from edge.contract_check import PROPRIO_FIELDS, Expectation, check_camera
-from edge.errors import PolicyError
+from edge.errors import LatePolicyError, PolicyError
 from edge.messages import Intrinsics
 from edge.policy import CONTRACT_KEY, DIGEST_KEY, MAX_FILE_BYTES, digest, from_bytes, load, locate_digest, stamp
 
@@ -530,9 +530,9 @@ def test_a_policy_too_slow_for_its_rate_is_refused(data: bytes) -> None:
         document["rates"] = {"tick_hz": 1e8, "ticks_per_step": 1}  # a budget of 5 ns
         document["action"]["scale_m"] = 1e-9
 
-    message = refusal(rewritten(data, hurry), None)
-    assert "latency" in message
-    assert "5e-06 ms" in message
+    with pytest.raises(LatePolicyError, match=r"latency is .*5e-06 ms") as caught:
+        from_bytes(rewritten(data, hurry))
+    assert caught.value.exit_code == 1  # a busy machine may do better the next time: systemd is to try again
 
 
 # --- acting
