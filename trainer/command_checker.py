@@ -18,7 +18,8 @@ from edge.servos import ServoBus
 
 KEPT_EXAMPLES = 20
 SLACK = 1e-9  # the gate's promise, in rad/s or m/s
-PAUSE_TICKS = 1.5  # without a set point: the servos have come to rest at the last one
+# Without a set point for longer, the servos have come to rest at the last one; for less, they have not; in between, who can tell.
+PAUSE_TICKS = (1.25, 1.75)
 _STILL = (0.0,) * len(robot.JOINT_NAMES)
 _BOX = tuple(zip(DOFBOT_LIMITS.tool_min_in_table_m, DOFBOT_LIMITS.tool_max_in_table_m, strict=True))
 
@@ -87,10 +88,11 @@ class CheckedBus:
         self._bus.close()
 
     def _check(self, command: JointCommand, now_s: float) -> None:
-        references = [self._last]
-        is_retry = self._refused is None or command == self._refused
-        if not is_retry or now_s - self._sent_s > PAUSE_TICKS * self._tick_s:
-            references = [Reference(self._last.position)]
+        paused_ticks = (now_s - self._sent_s) / self._tick_s
+        has_failed = self._refused is not None and command != self._refused
+        references = [Reference(self._last.position)] if has_failed or paused_ticks > PAUSE_TICKS[0] else [self._last]
+        if not has_failed and PAUSE_TICKS[0] < paused_ticks <= PAUSE_TICKS[1]:
+            references.append(self._last)
         measured = self._bus.measured()
         if measured is not None:
             references.append(Reference(measured))

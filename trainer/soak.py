@@ -20,6 +20,7 @@ import numpy as np
 from msgspec import Struct
 
 import urdf
+from edge.clock import Clock
 from edge.config import BusConfig, Config, FaultsConfig, MountConfig, RealtimeConfig, SimulatorConfig
 from edge.contract_check import Expectation
 from edge.devices import Devices, open_on
@@ -113,21 +114,27 @@ class Soak(Struct, frozen=True):
 class Tally:
     """Watches the states of a runtime, tick by tick, and the memory of the process, from time to time."""
 
-    def __init__(self, hours: float, began_s: float) -> None:
+    def __init__(self, hours: float, clock: Clock) -> None:
         self.holds: Counter[str] = Counter()
         self.safes: Counter[str] = Counter()
         self.hold_at_h: list[float] = []
         self.safe_at_h: list[float] = []
         self.recoveries = 0
         self.samples: list[tuple[float, float]] = []
-        self._began_s = began_s
+        self._clock = clock
+        self._began_s = clock.now_s()
         self._state = ""
         self._every_h = min(1.0 / SAMPLES_AN_HOUR, hours / SAMPLES_AN_HOUR)
         self._next_h = 0.0
 
+    @property
+    def hours(self) -> float:
+        """How long, by the clock of the loop."""
+        return (self._clock.now_s() - self._began_s) / 3600.0
+
     def look(self, runtime: Runtime) -> None:
         """Once a tick."""
-        now_h = (runtime.now_s - self._began_s) / 3600.0
+        now_h = self.hours
         if now_h >= self._next_h:
             self._next_h = now_h + self._every_h
             self.samples.append((now_h, resident_now_mb()))
@@ -158,32 +165,29 @@ def run(settings: Settings, stop: Callable[[], bool] = lambda: False, show: Call
     """Soak for so many hours, or until `stop`; `show` is called with the hours that have passed. Raises `DofbotError` before it begins."""
     policy = load(settings.policy, Expectation(MountConfig(), urdf.dofbot_sha256()))
     with _rig(policy, settings) as rig:
-        clock = rig.devices.clock
-        began_s, wall_s, cpu_s = clock.now_s(), time.monotonic(), time.process_time()
-        person, tally = Person(settings.seed, clock.now_s), Tally(settings.hours, began_s)
+        wall_s, cpu_s = time.monotonic(), time.process_time()
+        person, tally = Person(settings.seed, rig.devices.clock.now_s), Tally(settings.hours, rig.devices.clock)
         orders = Orders(cast(Any, person), rig.devices.faults, load, "pca9685")
 
         def obey(runtime: Runtime) -> None:
             tally.look(runtime)
             orders(runtime)
-            if runtime.ticks % SHOW_EVERY_TICKS == 0:
-                show((clock.now_s() - began_s) / 3600.0)
+            if runtime.figures.ticks % SHOW_EVERY_TICKS == 0:
+                show(tally.hours)
 
         runtime = Runtime(policy, rig.task, rig.devices, Recorder(""), Config().camera.max_age_s, obey=obey)
-        is_over = _either(lambda: clock.now_s() - began_s >= settings.hours * 3600.0, stop)
         ended_by = "done"
         try:
             with realtime(RealtimeConfig() if settings.is_real else VIRTUAL_REALTIME, runtime.helpers):
-                runtime.serve(is_over)
+                runtime.serve(lambda: stop() or tally.hours >= settings.hours)
             ended_by = "Ctrl-C" if stop() else "done"
         except KeyboardInterrupt:
             ended_by = "Ctrl-C"
         except Exception as error:  # whatever it is, the figures so far tell more than it does
             ended_by = f"{type(error).__name__}: {error}"
         tally.look(runtime)
-        hours = (clock.now_s() - began_s) / 3600.0
-        spent = hours, time.monotonic() - wall_s, time.process_time() - cpu_s
-        return _figures(settings, rig, runtime, person, tally, spent, ended_by)
+        spent_s = time.monotonic() - wall_s, time.process_time() - cpu_s
+        return _figures(settings, rig, runtime, person, tally, spent_s, ended_by)
 
 
 @contextmanager
@@ -227,25 +231,21 @@ def _served(settings: Settings) -> Iterator[SimulatorLink]:
             desk.terminate()
 
 
-def _either(*questions: Callable[[], bool]) -> Callable[[], bool]:
-    return lambda: any(question() for question in questions)
-
-
 def _figures(
-    settings: Settings, rig: _Rig, runtime: Runtime, person: Person, tally: Tally, spent: tuple[float, float, float], ended_by: str
+    settings: Settings, rig: _Rig, runtime: Runtime, person: Person, tally: Tally, spent_s: tuple[float, float], ended_by: str
 ) -> Soak:
-    hours, wall_s, cpu_s = spent
-    checked, counts = rig.checked, runtime.counts
+    wall_s, cpu_s = spent_s
+    checked, counts, seen = rig.checked, runtime.counts, runtime.figures
     return Soak(
         clock="real" if settings.is_real else "virtual",
         seed=settings.seed,
         asked_hours=settings.hours,
-        hours=hours,
+        hours=tally.hours,
         wall_s=wall_s,
         cpu_s=cpu_s,
         ended_by=ended_by,
         policy_sha256=rig.policy.sha256,
-        ticks=runtime.ticks,
+        ticks=seen.ticks,
         attempts=counts.attempts,
         picked=counts.picked,
         missed=counts.missed,
@@ -258,10 +258,10 @@ def _figures(
         asked=dict(person.asked),
         refused=person.refused,
         retries=rig.devices.bus.retries,
-        overruns=runtime.overruns,
-        skipped=runtime.skipped,
-        held_ticks=runtime.holds,
-        clamped_ticks=runtime.clamped,
+        overruns=seen.overruns,
+        skipped=seen.skipped,
+        held_ticks=seen.holds,
+        clamped_ticks=seen.clamped,
         sent=checked.sent,
         unacknowledged=checked.unacknowledged,
         unsafe=checked.unsafe,
@@ -270,7 +270,7 @@ def _figures(
         hold_at_h=tuple(tally.hold_at_h),
         safe_at_h=tuple(tally.safe_at_h),
         memory=fit(tally.samples),
-        lateness=runtime.timings.lateness.durations(),
+        lateness=seen.timings.lateness.durations(),
     )
 
 

@@ -105,7 +105,7 @@ def _page(soak: Soak, command: str) -> str:
         f"About every {FAULT_EVERY_S:g} s a fault is drawn, at random from all kinds below, for {low_s:g} to {high_s:g} s (logarithmically "
         f"uniform), and {NACKS:.0%} of all bus transactions are not acknowledged throughout. A scripted person acts every {soonest_s:g} to "
         f"{latest_s:g} s: arms, orders 1 to 5 grasps, at times holds or parks the arm, and resets it after SAFE. Every attempt to send a "
-        "set point is checked by arithmetic of its own (`trainer/command_checker.py`): finite, position, velocity, acceleration, tool's box.",
+        "set point is checked by arithmetic of its own (`trainer/command_checker.py`): finite, position, velocity, acceleration, box.",
         "",
         "| what | found |",
         "| --- | --- |",
