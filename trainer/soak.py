@@ -38,7 +38,7 @@ from edge.states import State
 from edge.task import GraspTask
 from trainer.command_checker import CheckedBus
 from trainer.light_world import DirectLink, LightDesk
-from trainer.soak_person import BASELINE, Person
+from trainer.soak_person import BASELINE, FAULT_EVERY_S, Person
 
 SAMPLES_AN_HOUR = 12
 WARM_UP_SHARE, WARM_UP_MOST_H = 0.25, 1.0  # left out of the slope: caches fill, and the allocator finds its size
@@ -55,6 +55,7 @@ class Settings(NamedTuple):
     hours: float
     is_real: bool
     seed: int
+    fault_every_s: float = FAULT_EVERY_S  # on average; inf: none but the transactions that are not acknowledged
 
 
 class Memory(Struct, frozen=True):
@@ -166,7 +167,7 @@ def run(settings: Settings, stop: Callable[[], bool] = lambda: False, show: Call
     policy = load(settings.policy, Expectation(MountConfig(), urdf.dofbot_sha256()))
     with _rig(policy, settings) as rig:
         wall_s, cpu_s = time.monotonic(), time.process_time()
-        person, tally = Person(settings.seed, rig.devices.clock.now_s), Tally(settings.hours, rig.devices.clock)
+        person, tally = Person(settings.seed, rig.devices.clock.now_s, settings.fault_every_s), Tally(settings.hours, rig.devices.clock)
         orders = Orders(cast(Any, person), rig.devices.faults, load, "pca9685")
 
         def obey(runtime: Runtime) -> None:

@@ -3,6 +3,7 @@
 Stands where the control server stands (`edge.control.ControlServer`): what it asks for goes through `edge.orders` like a client's commands.
 """
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -68,22 +69,26 @@ class Asked:
 
 
 class Person:
-    """Acts by the newest report, every few seconds of the loop's clock; the same seed does the same."""
+    """Acts by the newest report, every few seconds of the loop's clock, and injects a fault every `fault_every_s` on average (inf: none).
 
-    def __init__(self, seed: int, now_s: Callable[[], float]) -> None:
+    The same seed does the same.
+    """
+
+    def __init__(self, seed: int, now_s: Callable[[], float], fault_every_s: float) -> None:
         self.asked: Counter[str] = Counter()
         self.refused = 0
         self._random = random.Random(seed)
         self._now_s = now_s
         self._report: StatusReport | None = None
         self._acts_at_s = now_s()
-        self._breaks_at_s = now_s() + self._random.expovariate(1.0 / FAULT_EVERY_S)
+        self._fault_every_s = fault_every_s
+        self._breaks_at_s = now_s() + self._until_next_s()
 
     def take(self) -> list[Asked]:
         """The commands of this tick."""
         now_s, wanted = self._now_s(), list[Command]()
         if now_s >= self._breaks_at_s:
-            self._breaks_at_s = now_s + self._random.expovariate(1.0 / FAULT_EVERY_S)
+            self._breaks_at_s = now_s + self._until_next_s()
             wanted.append(self._fault())
         if now_s >= self._acts_at_s and self._report is not None:
             self._acts_at_s = now_s + self._random.uniform(*ACTS_AFTER_S)
@@ -108,6 +113,9 @@ class Person:
         if report.state == State.IDLE or report.reason == HELD_BY_PERSON:
             return Park() if self._random.random() < PARKS else Grasp(count=self._random.randint(1, 5))
         return Hold() if self._random.random() < HOLDS else None
+
+    def _until_next_s(self) -> float:
+        return self._random.expovariate(1.0 / self._fault_every_s) if self._fault_every_s < math.inf else math.inf
 
     def _fault(self) -> Command:
         drawn = self._random.choice(FAULTS)

@@ -1,4 +1,4 @@
-"""Measures speed and accuracy beside the peers, in one run on one core; figures and bars, no verdict. About five minutes.
+"""Measures speed and accuracy beside the peers, in one run on one core; figures and bars, no verdict. About ten minutes.
 
 python tests/bench/run.py [--json FILE] [--loop-s SECONDS]
 """
@@ -26,10 +26,12 @@ def main() -> None:
     arguments = parser.parse_args()
     path: Path | None = arguments.json
     with quiet():
+        import cuts
         import decision
         import environment
         import ik
         import loop
+        import nack
         import rendering
         import start
 
@@ -50,6 +52,8 @@ def main() -> None:
             "environment steps": environment.bench,
             "decisions": lambda: decision.bench(policy[0]),
             "starts": lambda: start.bench(policy[0]),
+            "a bus with NACKs": lambda: nack.bench(policy[0]),
+            "cuts while writing": cuts.bench,
             "the loop's pace": lambda: loop.bench_pace(arguments.loop_s),
             "the loop beside hogs": lambda: loop.bench_hogs(arguments.loop_s / 3.0),
         }

@@ -30,7 +30,6 @@ class FakePolicy:
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """As much as in an hour."""
     monkeypatch.setattr(soak, "load", lambda *_: FakePolicy())
-    monkeypatch.setattr(soak_person, "FAULT_EVERY_S", 1.0)
     monkeypatch.setattr(soak_person, "LASTS_S", (0.05, 1.5))
     monkeypatch.setattr(soak_person, "ACTS_AFTER_S", (0.1, 0.5))
 
@@ -41,7 +40,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(seed: int = 0, hours: float = HOURS, stop: Callable[[], bool] = lambda: False) -> Soak:
-    return soak.run(Settings(Path("none.onnx"), hours, False, seed), stop)
+    return soak.run(Settings(Path("none.onnx"), hours, False, seed, fault_every_s=1.0), stop)
 
 
 @pytest.fixture(scope="module")
