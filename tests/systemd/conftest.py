@@ -2,12 +2,12 @@
 
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.idle import wait_for_cpu
 from tests.systemd import rootfs
 from tests.systemd.machine import CONFIG, POLICY, UNIT, Machine
 
@@ -21,14 +21,6 @@ MEASURED: list[str] = []
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--patience", type=float, default=60.0, metavar="S", help="before each test, wait so long for an idle CPU")
-
-
-def cpu_share() -> float:
-    """What a busy process gets of a CPU just now."""
-    began_s, used_s = time.monotonic(), time.process_time()
-    while time.process_time() - used_s < 0.2:
-        pass
-    return 0.2 / (time.monotonic() - began_s)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -78,11 +70,7 @@ def simulator(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def service(machine: Machine, simulator: "subprocess.Popen[bytes]", request: pytest.FixtureRequest) -> Iterator[Machine]:
     """The machine, its service stopped, with the configuration and the policy that work."""
-    deadline_s = time.monotonic() + request.config.getoption("--patience")
-    while (share := cpu_share()) < ENOUGH_CPU:
-        if time.monotonic() > deadline_s:
-            pytest.skip(f"other programs leave {share:.0%} of a CPU, expected {ENOUGH_CPU:.0%}: times and the watchdog would tell of them")
-        time.sleep(1.0)
+    wait_for_cpu(ENOUGH_CPU, request.config.getoption("--patience"))
     machine.write("/etc/dofbot-grasp/config.toml", CONFIG)
     machine.write(POLICY, Path(GOOD_POLICY).read_bytes())
     machine.systemctl("reset-failed", check=False)
