@@ -105,3 +105,11 @@ def test_on_its_way_to_park_only_what_servos_need_counts() -> None:
     reasons = dict.fromkeys(Cause, "why")
     assert set(blocking(reasons, parking=False)) == set(Cause)
     assert set(blocking(reasons, parking=True)) == {Cause.BUS, Cause.SERVO}
+
+
+def test_what_a_person_asks_for_counts_at_once_and_touches_nothing_else() -> None:
+    dark = after([{Cause.CAMERA}])
+    held = dark.holding(Cause.PERSON, "wait")
+    assert (held.reasons[Cause.PERSON], held.held_s[Cause.PERSON]) == ("wait", 0.0)
+    assert held.without(Cause.PERSON) == dark
+    assert dark.without(Cause.PERSON) == dark
