@@ -97,6 +97,11 @@ class BusWriter:
         """Where the servos were when last read, as the bus tells it; never waits."""
         return self._bus.measured()
 
+    def check_last(self) -> None:
+        """Raise what a call has ended with that took longer than it was waited for; nothing while it is under way."""
+        if not self.is_busy:
+            self._raise_outcome()
+
     @property
     def thread(self) -> Thread | None:
         """The one that does the writing; None on a virtual clock, and while closed."""
@@ -153,9 +158,17 @@ class BusWriter:
         self._jobs.put(job)
         if not job.done.wait(within_s):
             raise BusError(f"servo bus: {what} took longer than {within_s * 1e3:g} ms, expected an answer; is the I2C bus stuck?")
-        if job.error is not None:
-            raise job.error
-        return None
+        return self._raise_outcome()
+
+    def _raise_outcome(self) -> None:
+        """Raise what the newest call ended with, once."""
+        if self._job is None or self._job.error is None:
+            return
+        error, self._job.error = self._job.error, None
+        try:
+            raise error
+        finally:
+            del error  # its traceback refers to this frame: a cycle, and the collector may be off
 
     def _check_free(self) -> None:
         now_s, job = time.monotonic(), self._job
@@ -187,7 +200,8 @@ class BusWriter:
                 with lease(job.is_over):
                     job.call()
             except Exception as error:
-                job.error = error
+                # Its traceback refers to the job: a cycle. That of a bug is worth one.
+                job.error = error.with_traceback(None) if isinstance(error, BusError) else error
             if job.is_revoked:
                 self._bus.release()  # what hung may have come after the release
             job.done.set()

@@ -165,7 +165,9 @@ class ControlServer:
         self._stopping.set()
         self._wake_up()
         self._thread.join(timeout=1.0)
+        self._deliver()  # the loop's last words: whoever waits for the end of a grasp hears of it
         for connection in self._connections:
+            connection.flush()
             connection.close()
         with contextlib.suppress(OSError):
             if os.stat(self._path).st_ino == self._inode:  # else another process has put its own there

@@ -29,7 +29,7 @@ class _Thought:
         self.began_s = time.monotonic()
         self.done = Event()
         self.action: Float32 | None = None
-        self.error: DofbotError | None = None
+        self.problem = ""  # why there is none; no exception, whose traceback would lead back here: a cycle, and the collector may be off
         self.took_s = 0.0
 
 
@@ -74,9 +74,8 @@ class Decider:
                 return self._repeat()
         self._late = 0
         self.took_s = thought.took_s
-        if thought.error is not None:
-            raise thought.error
-        assert thought.action is not None
+        if thought.action is None:
+            raise PolicyError(thought.problem)
         self._last = _checked(thought.action)
         return self._last
 
@@ -95,13 +94,14 @@ class Decider:
             self._think(thought)
 
     def _think(self, thought: _Thought) -> None:
+        began_s = time.perf_counter()
         try:
             thought.action = self._policy.act(*thought.asked)
         except DofbotError as error:
-            thought.error = error.with_traceback(None)  # which refers to the thought: a cycle, and the collector may be off
+            thought.problem = str(error)
         except Exception as error:  # whatever a library raises, the arm holds
-            thought.error = PolicyError(f"the policy failed ({type(error).__name__}: {error}), expected an action; load it again")
-        thought.took_s = time.monotonic() - thought.began_s
+            thought.problem = f"the policy failed ({type(error).__name__}: {error}), expected an action; load it again"
+        thought.took_s = time.perf_counter() - began_s
         thought.done.set()
 
 

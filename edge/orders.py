@@ -8,6 +8,7 @@ import edge
 from edge.commands import (
     Accepted,
     Arm,
+    Command,
     Done,
     Grasp,
     GraspResult,
@@ -22,11 +23,11 @@ from edge.commands import (
 )
 from edge.contract import Contract
 from edge.control import ControlServer, Pending
-from edge.errors import BusError, ConfigError, DofbotError
+from edge.errors import ConfigError, DofbotError, PolicyError
 from edge.faults import Fault, Faults
 from edge.policy import Policy
-from edge.runtime import Counts, Runtime
-from edge.states import State
+from edge.runtime import Runtime
+from edge.tally import Counts
 
 PUBLISH_EVERY_TICKS = 5
 HELD_BY_PERSON = "a person asked for it (dofbot hold)"
@@ -35,7 +36,8 @@ HELD_BY_PERSON = "a person asked for it (dofbot hold)"
 class Orders:
     """Takes commands from a control server, and tells it how the runtime is; its methods are for the control thread.
 
-    `load` reads and checks a policy file, in a thread of its own: golden vectors take longer than a tick.
+    `load` reads and checks a policy file, in a thread of its own: golden vectors take longer than a tick. Whoever hears of a change
+    finds it in the status, too: a report is published before each answer.
     """
 
     def __init__(self, control: ControlServer, faults: Faults, load: Callable[[Path], Policy], bus: str) -> None:
@@ -46,20 +48,32 @@ class Orders:
         self._bus = bus
         self._grasp: Pending | None = None
         self._before = Counts()  # when that began
-        self._park: Pending | None = None
+        self._parks: list[Pending] = []
         self._swap: Pending | None = None
         self._loaded: list[Policy | DofbotError] = []
+        self._published = ""  # the state
 
     def __call__(self, runtime: Runtime) -> None:
         """Once a tick: do what is asked, answer what has ended, and publish the state from time to time."""
         runtime.link_lost(self._control.deadman_lost() if runtime.is_armed else "")
         for pending in self._control.take():
-            pending.answer(self._obey(pending, runtime))
-        self._answer(runtime)
-        if runtime.ticks % PUBLISH_EVERY_TICKS == 0:
-            self._control.publish(self._report(runtime))
+            self._answer(pending, self._obey(pending, runtime), runtime)
+            self._answer_what_has_ended(runtime)
+        self._answer_what_has_ended(runtime)
+        if runtime.state != self._published or runtime.figures.ticks % PUBLISH_EVERY_TICKS == 0:
+            self._publish(runtime)
+
+    def close(self, runtime: Runtime) -> None:
+        """Last words, when the loop is over: everybody who waits is answered."""
+        self._answer_what_has_ended(runtime, is_over=True)
+        if self._swap is not None:
+            self._swap.answer(Refused(reason="the process ends, expected it to go on; give it the policy at its next start"))
+        for pending in self._control.take():
+            pending.answer(Refused(reason="the process ends, expected it to go on; start it again"))
 
     def _obey(self, pending: Pending, runtime: Runtime) -> LoopReply:
+        if runtime.is_stopping and not isinstance(pending.command, Hold | Park | Inject):
+            return Refused(reason="the process is about to end and parks the arm, expected it to go on; start it again")
         match pending.command:
             case Arm():
                 return self._arm(runtime)
@@ -73,8 +87,7 @@ class Orders:
             case Park():
                 return self._begin_park(pending, runtime)
             case Reset():
-                runtime.reset()
-                return Done(text="reset; the arm is DISARMED: dofbot arm")
+                return self._reset(runtime)
             case Inject() as wanted:
                 return self._inject(wanted)
             case SwapPolicy(path=path):
@@ -83,25 +96,26 @@ class Orders:
                 return Refused(reason=f"the control loop cannot {type(other).__name__.lower()}, expected a command for the arm")
 
     def _arm(self, runtime: Runtime) -> LoopReply:
-        if runtime.state == State.SAFE:
-            return Refused(reason=f"the arm is in SAFE ({runtime.reason}), expected DISARMED; look at it, then: dofbot reset")
+        if runtime.standing.is_latched:
+            return Refused(
+                reason=f"the arm is {runtime.state} ({runtime.reason}), expected nothing latched; look at it, then: dofbot reset"
+            )
         if runtime.is_armed:
             runtime.resume()
             return Done(text="armed already")
         try:
             runtime.arm()
-        except BusError as error:
+        except DofbotError as error:
             return Refused(reason=str(error))
         return Done(text="armed; dofbot grasp")
 
     def _begin_grasp(self, pending: Pending, count: int, runtime: Runtime) -> LoopReply:
-        if not runtime.is_armed or runtime.state == State.SAFE:
-            remedy = "dofbot reset" if runtime.state == State.SAFE else "dofbot arm"
-            return Refused(reason=f"the arm is {runtime.state}, expected it armed; first: {remedy}")
+        if runtime.standing.is_latched:
+            return Refused(reason=f"the arm is {runtime.state} ({runtime.reason}), expected it free; look at it, then: dofbot reset")
+        if not runtime.is_armed:
+            return Refused(reason=f"the arm is {runtime.state}, expected it armed; first: dofbot arm")
         if runtime.is_busy:
             return Refused(reason="a grasp is under way, expected the arm to wait; dofbot hold stops it")
-        if runtime.standing.is_latched:
-            return Refused(reason=f"the arm holds ({runtime.reason}), expected it free; look at it, then: dofbot reset")
         self._grasp, self._before = pending, runtime.counts
         runtime.grasp(count)
         return Accepted(text=f"{count} to grasp")
@@ -109,9 +123,18 @@ class Orders:
     def _begin_park(self, pending: Pending, runtime: Runtime) -> LoopReply:
         if not runtime.is_armed:
             return Done(text=f"the arm is {runtime.state}: its servos are off")
-        self._park = pending
+        if runtime.is_blocked:
+            return Refused(reason=f"the arm cannot be parked ({runtime.reason}), expected it free to move; {_remedy(runtime)}")
+        self._parks.append(pending)
         runtime.park()
         return Accepted(text="on the way to its park pose")
+
+    def _reset(self, runtime: Runtime) -> LoopReply:
+        """Where the arm can be parked, it must be: a reset switches the servos off."""
+        if runtime.is_armed and not (runtime.standing.is_latched and runtime.is_blocked):
+            return Refused(reason=f"the arm is {runtime.state}, expected its servos off: it would drop; first: dofbot park")
+        runtime.reset()
+        return Done(text="reset; the arm is DISARMED: dofbot arm")
 
     def _inject(self, wanted: Inject) -> LoopReply:
         try:
@@ -121,8 +144,8 @@ class Orders:
         return Done(text=f"{wanted.target} {wanted.mode}")
 
     def _begin_swap(self, pending: Pending, path: Path, runtime: Runtime) -> LoopReply:
-        if self._swap is not None or runtime.is_busy:
-            return Refused(reason="a grasp or another swap is under way, expected neither; wait for it, or: dofbot hold")
+        if self._swap is not None or not runtime.is_idle:
+            return Refused(reason=f"the arm is {runtime.state}, or another swap is under way, expected neither motion nor swap; try again")
         self._swap = pending
 
         def load() -> None:
@@ -130,28 +153,34 @@ class Orders:
                 self._loaded.append(self._load(path))
             except DofbotError as error:
                 self._loaded.append(error.with_traceback(None))
+            except Exception as error:  # whoever asked must hear of it
+                self._loaded.append(PolicyError(f"policy {path}: {type(error).__name__}: {error}; export it again"))
 
         threading.Thread(target=load, name="policy loader", daemon=True).start()
         return Accepted(text=f"reading {path}")
 
-    def _answer(self, runtime: Runtime) -> None:
+    def _answer_what_has_ended(self, runtime: Runtime, is_over: bool = False) -> None:
         """Second replies, to whoever waits for an end."""
-        if self._grasp is not None and not runtime.is_busy:
-            done = [now - then for now, then in zip(runtime.counts[1:], self._before[1:], strict=True)]
-            wanted = self._grasp.command
-            ended = isinstance(wanted, Grasp) and sum(done) < wanted.count
-            reason = (runtime.reason or f"the arm is {runtime.state}") if ended else ""
-            self._grasp.answer(GraspResult(picked=done[0], missed=done[1], lost=done[2], reason=reason))
-            self._grasp = None
-        if self._park is not None and (not runtime.is_armed or runtime.phase != "PARK"):
-            parked = not runtime.is_armed and runtime.state != State.SAFE
-            self._park.answer(
-                Done(text="parked, servos off") if parked else Refused(reason=f"the arm is {runtime.state} ({runtime.reason}), not parked")
-            )
-            self._park = None
+        if self._grasp is not None and (is_over or not runtime.is_busy):
+            ended, self._grasp = self._grasp, None
+            self._answer(ended, self._grasp_result(ended.command, runtime), runtime)
+        if self._parks and (is_over or not runtime.is_parking or runtime.is_blocked):
+            parks, self._parks = self._parks, []
+            for pending in parks:
+                self._answer(pending, _park_result(runtime), runtime)
         if self._swap is not None and self._loaded:
-            self._swap.answer(self._finish_swap(self._loaded.pop(), runtime))
-            self._swap = None
+            swap, self._swap = self._swap, None
+            self._answer(swap, self._finish_swap(self._loaded.pop(), runtime), runtime)
+
+    def _answer(self, pending: Pending, reply: LoopReply, runtime: Runtime) -> None:
+        self._publish(runtime)
+        pending.answer(reply)
+
+    def _grasp_result(self, wanted: Command, runtime: Runtime) -> LoopReply:
+        picked, missed, lost = (now - then for now, then in zip(runtime.counts[1:], self._before[1:], strict=True))
+        is_short = isinstance(wanted, Grasp) and picked + missed + lost < wanted.count
+        reason = (runtime.reason or f"the arm is {runtime.state}") if is_short else ""
+        return GraspResult(picked=picked, missed=missed, lost=lost, reason=reason)
 
     def _finish_swap(self, loaded: Policy | DofbotError, runtime: Runtime) -> LoopReply:
         if isinstance(loaded, DofbotError):
@@ -160,13 +189,16 @@ class Orders:
             return Refused(
                 reason="the policy is for another task, camera or robot than the one that runs, expected the same; restart with it"
             )
-        if runtime.is_busy:
-            return Refused(reason="a grasp began meanwhile, expected the arm to wait; try again")
+        if not runtime.is_idle:
+            return Refused(reason=f"the arm is {runtime.state} by now, expected it to wait; try again")
         runtime.swap(loaded)
         return Done(text=f"policy {loaded.sha256[:12]} from now on")
 
+    def _publish(self, runtime: Runtime) -> None:
+        self._published = runtime.state
+        self._control.publish(self._report(runtime))
+
     def _report(self, runtime: Runtime) -> StatusReport:
-        frame = runtime.frame
         return StatusReport(
             state=runtime.state,
             phase=runtime.phase,
@@ -174,10 +206,10 @@ class Orders:
             latched=runtime.standing.is_latched,
             since_s=runtime.state_age_s,
             **runtime.counts._asdict(),
-            ticks=runtime.ticks,
-            skipped=runtime.skipped,
-            holds=runtime.holds,
-            frame_age_s=None if frame is None else runtime.now_s - frame.captured_at_s,
+            ticks=runtime.figures.ticks,
+            skipped=runtime.figures.skipped,
+            holds=runtime.figures.holds,
+            frame_age_s=runtime.frame_age_s(),
             bus=f"{self._bus}: {runtime.bus_problem or 'answers'}",
             policy=runtime.policy.contract.variant,
             policy_sha256=runtime.policy.sha256,
@@ -185,6 +217,17 @@ class Orders:
             release=edge.__version__,
             faults=self._faults.applied,
         )
+
+
+def _park_result(runtime: Runtime) -> LoopReply:
+    if not runtime.is_armed and runtime.standing.safe_cause is None:
+        return Done(text="parked, servos off")
+    found = f"the arm is {runtime.state}" + (f" ({runtime.reason})" if runtime.reason else "")
+    return Refused(reason=f"{found}, expected it parked; dofbot status")
+
+
+def _remedy(runtime: Runtime) -> str:
+    return "look at it, then: dofbot reset" if runtime.standing.is_latched else "wait until it goes on"
 
 
 def _task_of(contract: Contract) -> tuple[object, ...]:

@@ -137,7 +137,7 @@ class Summary(Struct, frozen=True):
     lost: int
     grasps: tuple[Grasp, ...]  # the newest `KEPT_GRASPS`
     stopped_by: str  # 'done', 'signal' or 'SAFE'
-    safe_reason: str  # why the arm went to SAFE; empty: it did not
+    safe_reason: str  # why the arm went to SAFE, or what else a person has to look at; empty: nothing
     ticks: int
     overruns: int  # ticks whose deadline passed while the one before still worked
     skipped: int  # deadlines without a tick

@@ -38,8 +38,11 @@ class Parts(NamedTuple):
 
 
 @contextmanager
-def opened(settings: Config) -> Iterator[Parts]:
-    """Check the policy, then open the devices and see that they answer; nothing moves. Raises `DofbotError`."""
+def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
+    """Check the policy, then open the devices and see that they answer; nothing moves. Raises `DofbotError`.
+
+    With `records`, that of the last run is overwritten.
+    """
     policy = _load(settings, Path(settings.run.policy))
     try:
         task = GraspTask(policy.contract, settings.run.place_in_table_m)
@@ -47,7 +50,7 @@ def opened(settings: Config) -> Iterator[Parts]:
         raise ConfigError(f"run.place_in_table_m = {settings.run.place_in_table_m}, or the policy's start: {error}") from None
     with closing(open_devices(settings)) as devices:
         preflight(policy, devices.camera)
-        with closing(Recorder(settings.run.record)) as recorder:
+        with closing(Recorder(settings.run.record if records else "")) as recorder:
             yield Parts(policy, task, devices, recorder)
 
 
@@ -56,7 +59,7 @@ def run_once(parts: Parts, settings: Config, grasps: int, stop: Callable[[], boo
     runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive)
     with _realtime(settings, runtime):
         systemd.ready("grasping")
-        return _ended(systemd, runtime.run(grasps, stop))
+        return _ended(systemd, runtime.run(grasps, _telling(stop, systemd)))
 
 
 def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Notifier) -> Summary:
@@ -72,7 +75,22 @@ def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Not
             orders.realtime = tuple(map(str, grants))
             systemd.ready("DISARMED: policy, bus and camera answer")
             _log.info("DISARMED, listening on %s", path)
-            return _ended(systemd, runtime.serve(stop))
+            try:
+                return _ended(systemd, runtime.serve(_telling(stop, systemd)))
+            finally:
+                orders.close(runtime)
+
+
+def _telling(stop: Callable[[], bool], systemd: Notifier) -> Callable[[], bool]:
+    """`stop`; systemd hears of it, too, because parking takes a while."""
+
+    def stopping() -> bool:
+        if stop():
+            systemd.stopping("parking the arm")
+            return True
+        return False
+
+    return stopping
 
 
 def _ended(systemd: Notifier, result: Summary) -> Summary:

@@ -49,7 +49,7 @@ class Reaction(NamedTuple):
 GIVE_UP_S = 5.0  # PX4 holds for 5 s before it acts (COM_FAIL_ACT_T)
 REACTIONS: Mapping[Cause, Reaction] = {
     Cause.CAMERA: Reaction(True, GIVE_UP_S, True, "an old frame says little about the desk; a replugged camera is back in 3 s"),
-    Cause.POLICY: Reaction(True, 0.05, True, "three ticks: a network that gives no number once will do so again"),
+    Cause.POLICY: Reaction(True, 0.04, True, "the third tick: a network that gives no number once will do so again"),
     Cause.LATE: Reaction(True, GIVE_UP_S, True, "a busy machine becomes free again"),
     Cause.CLAMPED: Reaction(False, GIVE_UP_S, True, "a policy that asks for what it never gets was made for another arm"),
     Cause.BUS: Reaction(True, GIVE_UP_S, False, "servos keep their last pulse meanwhile; a loose plug is pushed back in"),
@@ -81,14 +81,33 @@ class Standing(NamedTuple):
         """Whether a person has to reset it."""
         return self.safe_cause is not None or any(not REACTIONS[cause].resumes for cause in self.reasons)
 
+    def holding(self, cause: Cause, reason: str) -> "Standing":
+        """As from now on, before the next tick judges it: with this cause …"""
+        return self._replace(reasons={**self.reasons, cause: reason}, held_s={cause: 0.0, **self.held_s})
+
+    def without(self, cause: Cause) -> "Standing":
+        """… and without it."""
+        reasons = {other: reason for other, reason in self.reasons.items() if other is not cause}
+        return self._replace(reasons=reasons, held_s={other: self.held_s[other] for other in reasons})
+
+    @property
+    def latched(self) -> "Standing":
+        """What of it only a person resets."""
+        reasons = {cause: reason for cause, reason in self.reasons.items() if not REACTIONS[cause].resumes}
+        return self._replace(reasons=reasons, held_s={cause: self.held_s[cause] for cause in reasons})
+
+
+def blocking(reasons: Mapping[Cause, str], parking: bool) -> dict[Cause, str]:
+    """What keeps the arm from moving; on its way to park it needs no eyes and no decisions, only servos."""
+    return {cause: reason for cause, reason in reasons.items() if not (parking and REACTIONS[cause].parks)}
+
 
 def judge(standing: Standing, problems: Mapping[Cause, str], tick_s: float) -> Standing:
     """The standing after a tick with these problems: HOLD while there are any, SAFE once one has lasted for too long.
 
     A cause that does not resume stays, with its first reason. SAFE stays, with its first cause.
     """
-    reasons = {cause: reason for cause, reason in standing.reasons.items() if not REACTIONS[cause].resumes} | dict(problems)
-    reasons |= {cause: reason for cause, reason in standing.reasons.items() if cause in reasons and not REACTIONS[cause].resumes}
+    reasons = dict(problems) | dict(standing.latched.reasons)
     held_s = {cause: standing.held_s.get(cause, 0.0) + tick_s for cause in reasons}
     cause, reason = standing.safe_cause, standing.safe_reason
     if cause is None:

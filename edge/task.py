@@ -128,6 +128,10 @@ class GraspTask:
             return state.step == self.episode.steps and state.tick % self.ticks_per_step == 0
         return True
 
+    def arrived_over_place(self, state: TaskState) -> bool:
+        """Whether a block, if it is still held, is about to be put down."""
+        return state.phase is Phase.PLACE and len(state.waypoints) == 3 and state.tick == 0
+
     def expired(self, state: TaskState) -> bool:
         """Whether the phase has taken longer than any phase may: something keeps the arm from arriving."""
         return state.phase is not Phase.IDLE and state.elapsed > PHASE_LIMIT_S * self.tick_hz

@@ -11,6 +11,7 @@ OVERRUNS = 3  # in a row: facts of ros2_control and openpilot agree that single 
 QUIET_S = 0.2  # without an overrun, before the arm goes on
 STALL_RAD = math.radians(8.0)  # further than lag and sag explain: 3 to 8 mm of return error is 2° (nahyud546/dofbot-se)
 STALL_S = 0.3
+READ_BACK_S = 0.16  # of which: a read-back may be so old; each servo is read every sixth tick, and heard of one later
 CLAMPED_S, CLAMPED_SHARE = 1.0, 0.8  # of an approach; a normal one along the edge of reach has been seen at half of that
 
 
@@ -23,7 +24,7 @@ class Vigil:
         self._overruns_in_a_row = 0
         self._quiet_ticks = math.inf
         # What was sent while a read-back may still be on its way: a moving joint is anywhere between these.
-        self._sent: deque[JointCommand] = deque(maxlen=round(STALL_S * tick_hz))
+        self._sent: deque[JointCommand] = deque(maxlen=round(READ_BACK_S * tick_hz))
         self._clamped: deque[bool] = deque(maxlen=round(CLAMPED_S * tick_hz))
         self._stalled_ticks = 0
         self._person = ""
@@ -37,6 +38,11 @@ class Vigil:
         """What the bus acknowledged, and what the gate changed of it in an approach."""
         self._sent.append(command)
         self._clamped.append(any(not reason.startswith("gripper") for reason in clamped))
+
+    def taken_up(self) -> None:
+        """The set points were put where the joints are: what was sent before says nothing any more."""
+        self._sent.clear()
+        self._stalled_ticks = 0
 
     def look(self, overruns: int, measured: JointCommand | None) -> dict[Cause, str]:
         """Problems of this tick: `overruns` counts all so far, `measured` is where the joints were last read to be."""
@@ -58,13 +64,12 @@ class Vigil:
 
     def _is_overrun(self, overruns: int) -> bool:
         new, self._overruns = overruns - self._overruns, overruns
-        if new > 0:
-            self._overruns_in_a_row += 1
-        else:
-            self._overruns_in_a_row = 0
-            self._quiet_ticks += 1
-        if self._overruns_in_a_row >= OVERRUNS:
+        self._overruns_in_a_row = self._overruns_in_a_row + 1 if new > 0 else 0
+        was_quiet = self._quiet_ticks >= QUIET_S * self._tick_hz
+        if self._overruns_in_a_row >= OVERRUNS or (new > 0 and not was_quiet):
             self._quiet_ticks = 0
+        else:
+            self._quiet_ticks += 1
         return self._quiet_ticks < QUIET_S * self._tick_hz
 
     def _stalled(self, measured: JointCommand | None) -> str:
@@ -77,7 +82,7 @@ class Vigil:
         ]
         worst = max(range(5), key=off_rad.__getitem__)
         self._stalled_ticks = self._stalled_ticks + 1 if off_rad[worst] > STALL_RAD else 0
-        if self._stalled_ticks <= STALL_S * self._tick_hz:
+        if self._stalled_ticks <= (STALL_S - READ_BACK_S) * self._tick_hz:
             return ""
         found = f"{JOINT_NAMES[worst]} is {math.degrees(off_rad[worst]):.0f}° from where it was sent"
         return f"{found}, expected {math.degrees(STALL_RAD):.0f}° at most; is it blocked?"

@@ -9,12 +9,10 @@ import pytest
 
 from tests.idle import wait_for_cpu
 from tests.systemd import rootfs
-from tests.systemd.machine import CONFIG, POLICY, UNIT, Machine
+from tests.systemd.machine import CONFIG, POLICY, Machine
 
 Measure = Callable[[str, float, float], None]
 GOOD_POLICY = rootfs.ROOT / "trainer" / "results" / "policy.onnx"
-# While `dofbot run` has no verb that arms it, it has to be told at the start.
-ARMED = f"[Service]\nExecStart=\nExecStart={rootfs.ENVIRONMENT}/bin/dofbot run --verbose --arm --config /etc/dofbot-grasp/config.toml\n"
 ENOUGH_CPU = 0.6
 MEASURED: list[str] = []
 
@@ -50,10 +48,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     MEASURED.append(f"{'boot, with nothing installed':<58} {machine.boot_s * 1e3:7.0f} ms")
     try:
         machine.install()
-        if not machine.has_verbs:
-            machine.run("mkdir", "-p", f"/run/systemd/system/{UNIT}.d")
-            machine.write(f"/run/systemd/system/{UNIT}.d/armed.conf", ARMED)
-            machine.run("systemctl", "daemon-reload")
         yield machine
     finally:
         machine.stop()
