@@ -105,19 +105,23 @@ def open_devices(config: Config) -> Devices:
     """
     check_travel(config.bus.servos)
     check_counts(config.bus.board.servos)
-    is_virtual = config.simulator.clock == "virtual"
-    if is_virtual and config.bus.driver != "simulator" and config.bus.i2c == "board":
+    if config.simulator.clock == "virtual" and config.bus.driver != "simulator" and config.bus.i2c == "board":
         raise ConfigError(
             "simulator.clock = 'virtual' with bus.i2c = 'board', expected 'real': virtual time runs faster than servos can; change either"
         )
+    return open_on(SimulatorLink.connect(config.simulator.port, config.simulator.clock), config)
+
+
+def open_on(link: SimulatorLink, config: Config, watch: Callable[[ServoBus], ServoBus] = lambda bus: bus) -> Devices:
+    """The same on a link that is there, and closed with the rest. `watch` may put a bus around the driver, to see what it is sent."""
+    is_virtual = link.clock == "virtual"
     with ExitStack() as opened:
-        link = SimulatorLink.connect(config.simulator.port, config.simulator.clock)
         opened.callback(link.close)
         clock: Clock = VirtualClock(link) if is_virtual else MonotonicClock()
         faults = _faults(config, clock)
         camera = JudgedCamera(FaultyCamera(_camera(config, link), faults))
         opened.callback(camera.close)
-        bus = BusWriter(_bus(config, link, faults, clock), is_virtual)
+        bus = BusWriter(watch(_bus(config, link, faults, clock)), is_virtual)
         opened.callback(bus.close)  # the last to be opened is the first to be closed
         bus.open()
         return Devices(bus, camera, clock, opened.pop_all().close, faults)

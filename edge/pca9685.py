@@ -38,6 +38,7 @@ class Pca9685Bus:
         self._config = config
         self._i2c = i2c
         self._injected = i2c is not None
+        self._kit: Any = None
         self._chip: Any = None
         self._servos: list[Any] = []
 
@@ -49,17 +50,23 @@ class Pca9685Bus:
         """
         self._servos = []
         kit_class = _import_servokit(injected=self._injected)
+        clock_hz = self._config.reference_clock_hz
         try:
             if self._i2c is None:
                 self._i2c = _board_i2c()
             # ServoKit's start-up would bring back whatever pulses a killed process left in the registers.
             self._i2c.writeto(self._config.address, ALL_OFF)
-            clock_hz = self._config.reference_clock_hz
-            kit = kit_class(channels=16, i2c=self._i2c, address=self._config.address, reference_clock_speed=clock_hz, frequency=FRAME_HZ)
-            self._chip = kit._pca  # ServoKit has no public way to its chip
+            if self._kit is None:
+                self._kit = kit_class(
+                    channels=16, i2c=self._i2c, address=self._config.address, reference_clock_speed=clock_hz, frequency=FRAME_HZ
+                )
+            else:  # a kit refers to itself, and nobody collects it while the arm runs: what its start-up does, once more
+                self._kit._pca.reset()
+                self._kit._pca.frequency = FRAME_HZ
+            self._chip = self._kit._pca  # ServoKit has no public way to its chip
             self._check("PRE_SCALE", self._chip.prescale_reg, int(clock_hz / 4096 / FRAME_HZ + 0.5) - 1)
             self._check("MODE1", self._chip.mode1_reg, MODE1_RUNNING)
-            servos = [_set_up(kit.servo[servo.channel], servo) for servo in self._config.servos]
+            servos = [_set_up(self._kit.servo[servo.channel], servo) for servo in self._config.servos]
         except (OSError, ValueError, RuntimeError) as error:
             raise self._unanswered(error) from error
         self._servos = servos
@@ -114,7 +121,7 @@ class Pca9685Bus:
         self._servos = []
         if not self._injected and self._i2c is not None:
             self._i2c.deinit()
-            self._i2c = None
+            self._i2c = self._kit = None
 
     def _check(self, register: str, found: int, expected: int) -> None:
         if found != expected:

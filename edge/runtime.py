@@ -31,6 +31,7 @@ from edge.vigil import Vigil
 
 ARM_WITHIN_S = 0.4  # a board that answers takes 0.1 s, and systemd's watchdog bears 0.5
 CHECK_EVERY_TICKS = 10  # of a bus that nothing is written to
+PAUSE_TICKS = 1.5  # without a set point: the servos have come to rest at the last one
 STOP_LIMIT_S = 4.0  # to park after a stop was asked for; then the servos are switched off where the arm is
 
 _log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Runtime:
         self._journal = Journal(devices.clock.now_s())
         self._armed = False
         self._gate = resting(task.park)
+        self._sent_s = 0.0  # when the last set point was, that the bus acknowledged
         self._ending = ""  # why: 'done' or 'signal'
         self._stopping_since_s: float | None = None
 
@@ -223,8 +225,6 @@ class Runtime:
                 except BusError as error:  # a virtual clock whose simulator is gone
                     self._give_up(Cause.BUS, str(error))
                     break
-                if pacer.skipped > self.figures.skipped:  # a pause: the servos have come to rest where they were sent
-                    self._gate = resting(self._gate.position)
                 self.figures.begin_tick(lateness_s, pacer.overruns, pacer.skipped)
                 self._end_in_time(stop, bool(grasps))
                 self._tick()
@@ -264,10 +264,13 @@ class Runtime:
         if not held and self._grasping.is_parked(self._gate.position) and not any(self._gate.velocity):
             return self._disarm()  # the next run begins where this one lets go: at rest
         step = self._grasping.held(self._gate.position) if held else self._step(problems)
+        now_s = self._devices.clock.now_s()
+        if now_s - self._sent_s > PAUSE_TICKS * self._tick_s:
+            self._gate = resting(self._gate.position)
         passed = gate(self._gate, step.wanted, DOFBOT_LIMITS, self._tick_s, self._tool_in_table_m)
         gated_s = time.perf_counter()
         if self._bus.write(passed.command):
-            self._gate = passed.state
+            self._gate, self._sent_s = passed.state, now_s
             self._grasping.taken(step)
             self._vigil.sent(passed.command, passed.reasons if step.state.phase is Phase.APPROACH else ())
         else:

@@ -1,4 +1,4 @@
-"""`dofbot simulate` and `dofbot demo`: the whole pipeline without hardware."""
+"""`dofbot simulate`, `dofbot demo` and `dofbot soak`: the whole pipeline without hardware."""
 
 import threading
 from pathlib import Path
@@ -10,9 +10,10 @@ POLICY = Path("trainer/results/policy.onnx")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the two verbs."""
+    """Add the verbs."""
     app.command()(simulate)
     app.command()(demo)
+    app.command()(soak)
 
 
 def simulate(
@@ -52,4 +53,32 @@ def demo(
 
     settings = demonstration.Settings(policy, grasps, min(real, grasps), seed, out)
     if not demonstration.run(settings, as_json=json):
+        raise typer.Exit(1)
+
+
+def soak(
+    hours: Annotated[float, typer.Option(min=0.001, help="How long, on the clock of the loop.")] = 24.0,
+    real: Annotated[bool, typer.Option("--real", help="On the real clock; without it as fast as can be.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the faults, the person and the blocks.")] = 0,
+    policy: Annotated[Path, typer.Option(help="Policy file.")] = POLICY,
+    out: Annotated[Path, typer.Option(help="Where soak.md, soak.png and soak.json go.")] = Path("out/soak"),
+    json: Annotated[bool, typer.Option("--json", help="Print soak.json instead of the table.")] = False,
+) -> None:
+    """Run the runtime for hours on a simulated arm, with faults all the time; exit code 1 after an unsafe command or a crash.
+
+    Ctrl-C ends it early and writes what was found until then.
+    """
+    from trainer import soak as soaking
+    from trainer import soak_report
+
+    settings = soaking.Settings(policy, hours, real, seed)
+    with soak_report.progress(hours) as show, soaking.interruptible() as stop:
+        found = soaking.run(settings, stop, show)
+    given = f"dofbot soak --hours {hours:g}{' --real' if real else ''} --seed {seed} --out {out}"
+    soak_report.write(found, out, given)
+    if json:
+        typer.echo((out / "soak.json").read_text())
+    else:
+        soak_report.show(found, out)
+    if not found.is_good:
         raise typer.Exit(1)

@@ -105,8 +105,9 @@ class FakeBus:
         if self.rig.is_at_rest:
             self.rig.rests.add(len(self.rig.sent))
         self.rig.is_at_rest = True  # unless this one is acknowledged
+        began_s = self.rig.now_s
         self.rig.hook("bus")
-        self.rig.sent.append((self.rig.now_s, command))
+        self.rig.sent.append((began_s, command))
         self.rig.is_at_rest = False
 
     def check(self) -> None:
@@ -186,13 +187,13 @@ def ended(rig: Rig, loop: Callable[[], Summary]) -> Summary:
 
 
 def check_limits(rig: Rig) -> None:
-    """From rest at the park pose on, and after a set point that was lost: position, speed and change of speed of every axis."""
+    """From rest at the park pose on, and after a set point that was lost and a pause: position, speed and change of speed of each axis."""
     before_s, position, speed = 0.0, np.array(TASK.park), np.zeros(6)
     limits = DOFBOT_LIMITS
     for index, (now_s, command) in enumerate(rig.sent):
         assert now_s > before_s, "two commands in a tick"
         assert np.isfinite(command).all()
-        speed = np.zeros(6) if index in rig.rests else speed
+        speed = np.zeros(6) if index in rig.rests or now_s - before_s > 1.5 * TICK_S else speed
         new_speed = (np.array(command) - position) / TICK_S
         assert np.all(np.array(limits.position_min) <= command)
         assert np.all(np.array(limits.position_max) >= command)

@@ -654,6 +654,21 @@ def test_an_arm_that_cannot_park_is_released_where_it_is() -> None:
     assert summary.attempts == 1
 
 
+@pytest.mark.parametrize("part", ["clock", "policy"])
+@pytest.mark.parametrize("pause_s", [0.018, 0.045, 0.31])
+def test_after_a_pause_the_arm_starts_from_rest(part: str, pause_s: float) -> None:
+    """Whether the machine sleeps between two ticks or in the middle of one; `run` judges every set point."""
+
+    def sleep(rig: Rig) -> Any:
+        rig.now_s += pause_s if rig.calls[part] % 7 == 3 else 0.0
+        return healthy("policy")(rig) if part == "policy" else None
+
+    rig = Rig(**{part: sleep})
+    summary = run(rig)
+    assert summary.picked == 1
+    assert summary.skipped > 0 or pause_s < TICK_S
+
+
 # Figures
 
 
