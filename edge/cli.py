@@ -70,7 +70,7 @@ def run(
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
     settings = configuration.load(config) if config else configuration.Config()
-    with opened(settings) as parts:
+    with opened(settings, records=not check) as parts:
         if check:
             typer.echo("DISARMED: policy, bus and camera answer")
             return

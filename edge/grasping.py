@@ -38,10 +38,10 @@ class Grasping:
     def __init__(
         self, policy: Policy, task: GraspTask, sight: Sight, decider: Decider, measured: Callable[[], JointCommand | None], timings: Timings
     ) -> None:
+        self._depth = depth_of(policy.contract)
         self.policy = policy
         self.tally = Tally(task.tick_hz)
         self.state = task.begin(Phase.IDLE, task.park)
-        self._depth = depth_of(policy.contract)
         self._task = task
         self._sight = sight
         self._decider = decider

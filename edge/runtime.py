@@ -174,10 +174,12 @@ class Runtime:
         """Stay where the arm is; what it was about to do is forgotten."""
         self._go_on_with(Phase.IDLE)
         self._vigil.hold(reason)
+        self.standing = self.standing.holding(Cause.PERSON, reason)
 
     def resume(self) -> None:
         """End a hold that a person asked for."""
         self._vigil.hold("")
+        self.standing = self.standing.without(Cause.PERSON)
 
     def park(self) -> None:
         """Take the arm home; there the servos are switched off, and it is disarmed."""

@@ -38,8 +38,11 @@ class Parts(NamedTuple):
 
 
 @contextmanager
-def opened(settings: Config) -> Iterator[Parts]:
-    """Check the policy, then open the devices and see that they answer; nothing moves. Raises `DofbotError`."""
+def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
+    """Check the policy, then open the devices and see that they answer; nothing moves. Raises `DofbotError`.
+
+    With `records`, that of the last run is overwritten.
+    """
     policy = _load(settings, Path(settings.run.policy))
     try:
         task = GraspTask(policy.contract, settings.run.place_in_table_m)
@@ -47,7 +50,7 @@ def opened(settings: Config) -> Iterator[Parts]:
         raise ConfigError(f"run.place_in_table_m = {settings.run.place_in_table_m}, or the policy's start: {error}") from None
     with closing(open_devices(settings)) as devices:
         preflight(policy, devices.camera)
-        with closing(Recorder(settings.run.record)) as recorder:
+        with closing(Recorder(settings.run.record if records else "")) as recorder:
             yield Parts(policy, task, devices, recorder)
 
 

@@ -81,6 +81,15 @@ class Standing(NamedTuple):
         """Whether a person has to reset it."""
         return self.safe_cause is not None or any(not REACTIONS[cause].resumes for cause in self.reasons)
 
+    def holding(self, cause: Cause, reason: str) -> "Standing":
+        """As from now on, before the next tick judges it: with this cause …"""
+        return self._replace(reasons={**self.reasons, cause: reason}, held_s={cause: 0.0, **self.held_s})
+
+    def without(self, cause: Cause) -> "Standing":
+        """… and without it."""
+        reasons = {other: reason for other, reason in self.reasons.items() if other is not cause}
+        return self._replace(reasons=reasons, held_s={other: self.held_s[other] for other in reasons})
+
     @property
     def latched(self) -> "Standing":
         """What of it only a person resets."""

@@ -1,5 +1,7 @@
 """Whatever the bus does, the caller has an answer in time, and nothing that was given up is sent."""
 
+import contextlib
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +47,9 @@ class FakeBus:
         self.attempts += 1
         self._transaction("first", command.joint1_rad)
         self._transaction("second", command.joint1_rad)
+
+    def check(self) -> None:
+        self._transaction("check", 0.0)
 
     def measured(self) -> JointCommand | None:
         return REST
@@ -360,3 +365,56 @@ def test_a_bus_that_knows_no_lease_is_written_to_all_the_same() -> None:
     assert writer.measured() is None
     writer.close()
     assert len(taken) == 3
+
+
+def test_a_check_has_its_time_as_a_write_has(bus: FakeBus, writer: BusWriter) -> None:
+    writer.check(PATIENT_S)
+    assert bus.sent == [("check", 0.0)]
+    free = bus.hang("check")
+    assert refused(lambda: writer.check(PATIENT_S), "asking took longer than") < LATE_S
+    free.set()
+
+
+def test_what_ended_badly_after_its_time_can_be_asked_for_once(bus: FakeBus, writer: BusWriter) -> None:
+    free = bus.hang("open")
+    hang = bus.hook
+
+    def fail(what: str) -> None:
+        hang(what)
+        raise BusError("servo 3 is silent")
+
+    bus.hook = fail
+    refused(lambda: writer.reopen(PATIENT_S), "opening took longer than")
+    writer.check_last()  # under way: nothing is known
+    free.set()
+    eventually(lambda: not writer.is_busy)
+    refused(writer.check_last, "servo 3 is silent")
+    writer.check_last()
+
+
+@pytest.mark.parametrize("clock_is_virtual", [False, True])
+def test_failures_make_no_reference_cycles(clock_is_virtual: bool, bus: FakeBus) -> None:
+    """At 50 a second, with the collector off, they would fill the memory while a bus is away."""
+
+    def hook(what: str) -> None:
+        if what == "first":
+            raise BusError("nobody")
+
+    writer = BusWriter(bus, clock_is_virtual)
+    writer.open()
+    bus.hook = hook
+
+    def fail() -> None:
+        for number in range(20):
+            with contextlib.suppress(BusError):
+                writer.write(command(number), 5.0)
+
+    fail()
+    gc.collect()
+    gc.disable()
+    try:
+        fail()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+        writer.close()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ import pytest
 import typer
 
 from edge import __version__, cli, robot
+from edge.commands import Accepted, Arm, Done, Grasp, GraspResult, Park, Refused, Status, StatusReport
 from edge.config import BusConfig
+from edge.control_client import ControlClient
 from edge.messages import Float32, Intrinsics, JointCommand
 from edge.record import read
 from edge.servos import OFF_US, pulses_us
@@ -47,7 +50,7 @@ def policy(tmp_path_factory) -> Path:
 
     depth = np.full((1, 1, LENS.height, LENS.width), 0.5, np.float32)
     path = tmp_path_factory.mktemp("policy") / "policy.onnx"
-    export_onnx(Actor(), CONTRACT, Examples(depth, np.array([[0.0, 0.16, 0.1, 100.0]], np.float32)), path)
+    export_onnx(Actor(), CONTRACT, Examples(depth, np.array([[0.0, 0.16, 0.1, 100.0, 0.0, 0.0]], np.float32)), path)
     return path
 
 
@@ -91,6 +94,11 @@ class Desk(NamedTuple):
     config: Path
     policy: Path
 
+    @property
+    def socket(self) -> Path:
+        """Where the process takes commands."""
+        return self.config.with_suffix(".sock")
+
     def seen(self) -> FakeWorld:
         """The world, once it has taken all that was sent: another client is welcome only then."""
         SimulatorLink.connect(self.server.port, "virtual").close()
@@ -102,6 +110,7 @@ class Desk(NamedTuple):
             "bus": {"driver": "simulator"},
             "simulator": {"port": self.server.port, "clock": "virtual"},
             "run": {"policy": str(self.policy), "grasps": 1},
+            "control": {"socket": str(self.socket)},
         }
         for section, changes in sections.items():
             keys[section] = keys.get(section, {}) | changes
@@ -181,7 +190,7 @@ def test_a_run_grasps_parks_and_lets_go(desk, dofbot, tmp_path) -> None:
     figures = json.loads((tmp_path / "summary.json").read_text())
     assert (figures["attempts"], figures["picked"], figures["stopped_by"]) == (2, 2, "done")
     ticks = list(read(record))
-    assert len(ticks) == figures["ticks"] == len(desk.seen().powered)
+    assert len(ticks) == figures["ticks"] - 1 == len(desk.seen().powered)  # in the last tick the servos are switched off
     sequences = [tick.frame_sequence for tick in ticks]
     assert sequences[0] == -1
     assert sorted(sequences) == sequences
@@ -193,11 +202,11 @@ def test_the_configuration_says_how_many_grasps(desk, dofbot) -> None:
     assert dofbot("run", "--config", desk.config, "--arm").out.startswith("1 of 1 picked")
 
 
-def test_without_arm_everything_is_checked_and_nothing_moves(desk, dofbot, tmp_path) -> None:
+def test_a_check_opens_everything_moves_nothing_and_ends(desk, dofbot, tmp_path) -> None:
     record = tmp_path / "record"
     record.write_bytes(b"of the last run")
     desk.configure(run={"record": str(record)})
-    said = dofbot("run", "--config", desk.config)
+    said = dofbot("run", "--check", "--config", desk.config)
     assert (said.code, said.err) == (0, "")
     assert said.out.startswith("DISARMED: ")
     assert not desk.seen().powered
@@ -205,14 +214,14 @@ def test_without_arm_everything_is_checked_and_nothing_moves(desk, dofbot, tmp_p
 
 
 @pytest.mark.parametrize("bus", [{"driver": "simulator"}, {"driver": "pca9685", "i2c": "emulated"}])
-@pytest.mark.parametrize("arm", [[], ["--arm"]])
+@pytest.mark.parametrize("arm", [["--check"], ["--arm"]])
 def test_both_busses_power_nothing_unless_armed(bus, arm, desk, dofbot) -> None:
     if bus["driver"] == "pca9685":
         pytest.importorskip("adafruit_servokit")
     desk.configure(bus=bus)
     assert dofbot("run", "--config", desk.config, *arm).code == 0
-    assert bool(desk.seen().powered) == bool(arm)
-    assert not arm or desk.seen().powered[-1] == pytest.approx(PARK_US, abs=COUNT_US)
+    assert bool(desk.seen().powered) == (arm == ["--arm"])
+    assert arm == ["--check"] or desk.seen().powered[-1] == pytest.approx(PARK_US, abs=COUNT_US)
     assert desk.seen().pulses_us[-1] == OFF_US
 
 
@@ -222,7 +231,7 @@ def test_a_covered_camera_ends_in_safe_and_parks(desk, dofbot, tmp_path) -> None
     assert said.code == cli.EXIT_SAFE == 3
     assert "stopped: SAFE" in said.out
     figures = json.loads((tmp_path / "summary.json").read_text())
-    assert "held for 5 s: 100% of the depth pixels are invalid" in figures["safe_reason"]
+    assert "held for 5.0 s: 100% of the depth pixels are invalid" in figures["safe_reason"]
     assert desk.seen().powered[-1] == pytest.approx(PARK_US)
     assert desk.seen().pulses_us[-1] == OFF_US
 
@@ -373,7 +382,7 @@ def test_other_parts_add_verbs(dofbot) -> None:
 
 def test_a_part_that_cannot_be_imported_says_so_only_when_asked(desk, dofbot) -> None:
     verbs = (Verb("training", lacking("torch.nn")),)
-    said = dofbot("run", "--config", desk.config, verbs=verbs)
+    said = dofbot("run", "--check", "--config", desk.config, verbs=verbs)
     assert (said.code, said.err) == (0, "")
     said = dofbot("--help", verbs=verbs)
     assert said.code == 0
@@ -421,7 +430,7 @@ def test_the_installed_verbs_load_without_anything_heavy() -> None:
 # Being interrupted
 
 
-@pytest.mark.parametrize("where", ["edge.devices.open_devices", "edge.policy.load", "edge.runtime.preflight"])
+@pytest.mark.parametrize("where", ["edge.service.open_devices", "edge.service.load", "edge.service.preflight"])
 def test_ctrl_c_before_the_first_tick_ends_at_once(where, desk, dofbot, monkeypatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -478,7 +487,7 @@ def test_a_signal_parks_the_arm_first(number, desk, process) -> None:
     assert figures["resident_mb"] < 120.0
 
 
-def test_a_bus_that_is_lost_ends_in_safe_with_one_sentence(desk, process) -> None:
+def test_a_bus_that_is_lost_holds_and_ends_in_safe_and_says_both(desk, process) -> None:
     def gone(_: float) -> None:
         raise OSError("unplugged")
 
@@ -486,9 +495,9 @@ def test_a_bus_that_is_lost_ends_in_safe_with_one_sentence(desk, process) -> Non
     out, err = process.communicate(timeout=20.0)
     assert process.returncode == 3
     assert out.endswith("stopped: SAFE\n")
-    assert err.startswith("ERROR SAFE: the connection to the simulator on port ")
-    assert err.endswith("; servos released\n")
-    assert err.count("\n") == 1
+    hold, *_, safe = [line for line in err.splitlines() if "→" in line]
+    assert re.match(r"WARNING (HOMING|APPROACH) → HOLD: the connection to the simulator on port ", hold)
+    assert safe.startswith("ERROR HOLD → SAFE: held for 5.0 s: the connection to the simulator on port ")
 
 
 def test_a_second_ctrl_c_lets_go_at_once(desk, process) -> None:
@@ -511,3 +520,74 @@ def test_ctrl_c_parks_and_sigterm_after_it_changes_nothing(desk, process) -> Non
     assert (process.returncode, err) == (0, "")
     assert out.endswith("stopped: signal\n")
     assert desk.seen().powered[-1] == pytest.approx(PARK_US)
+
+
+# As a service
+
+
+@pytest.fixture
+def service(desk) -> Iterator[subprocess.Popen[str]]:
+    """`dofbot run` in real time, once it listens."""
+    desk.configure(simulator={"clock": "real"})
+    command = [sys.executable, "-m", "edge.cli", "run", "--verbose", "--config", str(desk.config)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        ends_s = time.monotonic() + 20.0
+        while not desk.socket.exists() and process.poll() is None:
+            assert time.monotonic() < ends_s
+            time.sleep(0.02)
+        yield process
+        process.kill()
+
+
+def test_without_arm_it_is_disarmed_until_it_is_commanded_and_parks_when_it_is_told(desk, service) -> None:
+    with ControlClient(desk.socket) as client:
+        assert isinstance(client.ask(Grasp()), Refused)
+        assert not any(map(any, desk.world.pulses_us))
+        assert client.ask(Arm()) == Done(text="armed; dofbot grasp", id=2)
+        ticket = client.send(Grasp())
+        assert isinstance(client.receive(ticket, 5.0), Accepted)
+        assert desk.world.moving.wait(5.0)
+        time.sleep(0.3)
+        report = client.ask(Status())
+        assert isinstance(report, StatusReport)
+        assert report.state in ("HOMING", "APPROACH", "HOLD")  # a busy machine holds
+        parking = client.send(Park())
+        assert isinstance(client.receive(ticket, 5.0), GraspResult)
+        assert isinstance(client.receive(parking, 5.0), Accepted)
+        assert client.receive(parking, 10.0) == Done(text="parked, servos off", id=parking)
+        report = client.ask(Status())
+        assert isinstance(report, StatusReport)
+        assert report.state == "DISARMED"
+    service.send_signal(signal.SIGTERM)
+    out, err = service.communicate(timeout=10.0)
+    assert service.returncode == 0
+    assert out.endswith("stopped: signal\n")
+    assert "PARK → DISARMED" in err
+    assert desk.seen().powered[-1] == pytest.approx(PARK_US)
+    assert desk.seen().pulses_us[-1] == OFF_US
+    assert not desk.socket.exists()
+
+
+def test_a_service_that_is_stopped_in_motion_parks_in_time_and_answers_whoever_waits(desk, service) -> None:
+    with ControlClient(desk.socket) as client:
+        client.ask(Arm())
+        ticket = client.send(Grasp())
+        assert desk.world.moving.wait(5.0)
+        time.sleep(0.5)
+        service.send_signal(signal.SIGTERM)
+        began_s = time.monotonic()
+        assert isinstance(client.receive(ticket, 5.0), Accepted)
+        result = client.receive(ticket, 5.0)
+        assert isinstance(result, GraspResult)
+        assert result.picked == 0
+    service.communicate(timeout=10.0)
+    assert time.monotonic() - began_s < 5.0
+    assert service.returncode == 0
+    assert desk.seen().powered[-1] == pytest.approx(PARK_US)
+    assert desk.seen().pulses_us[-1] == OFF_US
+
+
+def test_without_a_socket_nobody_could_arm_it(desk, dofbot) -> None:
+    desk.configure(control={"socket": ""})
+    refused(dofbot("run", "--config", desk.config), 2, "control.socket = ''", "--arm")

@@ -568,3 +568,15 @@ def test_the_thread_takes_no_real_time_priority_over(tmp_path) -> None:
         server.close()
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def test_the_loops_last_words_arrive_though_the_server_is_closed_at_once(tmp_path) -> None:
+    for _ in range(20):
+        server = ControlServer(tmp_path / "a.sock")
+        with Client(server) as client:
+            client.send(Park(id=3))
+            (pending,) = taken(server)
+            pending.answer(Accepted())
+            pending.answer(Done(text="parked"))
+            server.close()
+            assert [client.reply(), client.reply()] == [Accepted(id=3), Done(text="parked", id=3)]

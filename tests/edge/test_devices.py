@@ -105,7 +105,7 @@ def test_opening_powers_nothing_and_the_camera_answers(config, simulator) -> Non
         assert devices.camera.start() == LENS
         frame = devices.camera.latest()
         assert frame is not None
-        assert frame.depth_m[0, 0] == np.float32(0.2)
+        assert frame.depth_m[0, 0] == pytest.approx(0.2, abs=1e-6)  # the camera adds the noise that a renderer lacks
         settle(devices)
         assert not any(map(any, simulator.world.received))
 
@@ -295,7 +295,7 @@ def test_bus_faults_act_below_the_driver_and_take_the_clocks_time(mode, simulato
         with pytest.raises(BusError, match="did not answer"):
             devices.bus.write(PARK)
         assert devices.clock.now_s() - before_s == pytest.approx(0.01 if mode == "stuck" else 0.0)
-        assert devices.faults.applied == {f"bus {mode}": 1}
+        assert devices.faults.applied == {f"bus {mode}": 1 if mode == "stuck" else 3}  # nobody acknowledged: tried twice more
         devices.faults.inject(Fault("bus", "ok"))
         devices.bus.write(PARK)
 

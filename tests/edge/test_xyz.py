@@ -17,10 +17,11 @@ from hypothesis.extra import numpy as hnp
 from edge.contract import BlockInput, Contract, Golden, Training, decode, encode
 from edge.contract_check import check_contract, parse
 from edge.errors import ObservationError, PolicyError
+from edge.grasping import Grasping
 from edge.messages import Intrinsics
 from edge.observation import block_input
 from edge.policy import CONTRACT_KEY, DIGEST_KEY, from_bytes, load, stamp
-from edge.runtime import Runtime, preflight
+from edge.preflight import preflight
 from trainer import spec
 
 CONTRACT = spec.contract("xyz")
@@ -231,7 +232,7 @@ def test_the_runtime_refuses_it_in_one_sentence_before_anything_moves(held: Simp
         preflight(held.policy, device)
     assert "\n" not in str(caught.value)
     with pytest.raises(PolicyError, match="marker"):
-        Runtime(held.policy, device, device, device, 0.1)
+        Grasping(held.policy, device, device, device, device, device)
 
 
 def test_a_depth_policy_passes_the_same_gate() -> None:

@@ -92,6 +92,7 @@ class Robot:
 
     def start(self) -> None:
         """Start the process, on a desk where the arm is parked; once more, after it has ended."""
+        self._hang_up()
         self.bench.tell("reset")
         self.began_s = time.monotonic()
         self.lines: list[Line] = []
@@ -110,6 +111,7 @@ class Robot:
     def ready(self) -> "Robot":
         """Wait until it is DISARMED and listens."""
         self.said("DISARMED, listening", START_S)
+        wait_for(lambda: isinstance(self.ask(Status()), StatusReport), 1.0, "it reports its state")
         return self
 
     # Commands.
@@ -197,11 +199,14 @@ class Robot:
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone and all is read."""
-        while self._clients:
-            self._clients.pop().close()
+        self._hang_up()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.ends(10.0)
+
+    def _hang_up(self) -> None:
+        while self._clients:
+            self._clients.pop().close()
 
     def _configure(self, changes: Changes) -> None:
         keys: dict[str, dict[str, Any]] = {

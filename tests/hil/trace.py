@@ -91,10 +91,10 @@ def unsafe(trace: Sequence[Sent], driver: str) -> list[str]:
 
 def _unsafe(trace: Sequence[Sent], way: Way) -> Iterator[tuple[Sent, str]]:
     last: Sent | None = None
-    step = (0.0,) * 6
+    step, paused = (0.0,) * 6, True
     for sent in trace:
         if sent.is_off:
-            last, step = None, (0.0,) * 6
+            last, step, paused = None, (0.0,) * 6, True
             continue
         if not all(0.0 < pulse < math.inf for pulse in sent.pulses_us):
             yield sent, f"only some servos are driven: {sent.pulses_us}"
@@ -106,9 +106,11 @@ def _unsafe(trace: Sequence[Sent], way: Way) -> Iterator[tuple[Sent, str]]:
             yield sent, f"a command came {gap_s * 1e3:.1f} ms after the one before"
         before = sent.shafts if last is None else last.command
         now = tuple(to - at for to, at in zip(sent.command, before, strict=True))
-        for found in _too_fast(now, step, way, from_rest=gap_s > 1.5 * TICK_S):
+        pauses = gap_s > 1.5 * TICK_S
+        # What a bus servo went in a pause, it went and stopped: the next step is from rest as well.
+        for found in _too_fast(now, step, way, from_rest=pauses or (paused and way.lag_s > 0.0)):
             yield sent, found
-        last, step = sent, now
+        last, step, paused = sent, now, pauses
 
 
 def _misplaced(command: JointCommand, way: Way) -> Iterator[str]:

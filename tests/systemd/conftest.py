@@ -2,33 +2,23 @@
 
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.idle import wait_for_cpu
 from tests.systemd import rootfs
-from tests.systemd.machine import CONFIG, POLICY, UNIT, Machine
+from tests.systemd.machine import CONFIG, POLICY, Machine
 
 Measure = Callable[[str, float, float], None]
 GOOD_POLICY = rootfs.ROOT / "trainer" / "results" / "policy.onnx"
-# While `dofbot run` has no verb that arms it, it has to be told at the start.
-ARMED = f"[Service]\nExecStart=\nExecStart={rootfs.ENVIRONMENT}/bin/dofbot run --verbose --arm --config /etc/dofbot-grasp/config.toml\n"
 ENOUGH_CPU = 0.6
 MEASURED: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--patience", type=float, default=60.0, metavar="S", help="before each test, wait so long for an idle CPU")
-
-
-def cpu_share() -> float:
-    """What a busy process gets of a CPU just now."""
-    began_s, used_s = time.monotonic(), time.process_time()
-    while time.process_time() - used_s < 0.2:
-        pass
-    return 0.2 / (time.monotonic() - began_s)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -58,10 +48,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     MEASURED.append(f"{'boot, with nothing installed':<58} {machine.boot_s * 1e3:7.0f} ms")
     try:
         machine.install()
-        if not machine.has_verbs:
-            machine.run("mkdir", "-p", f"/run/systemd/system/{UNIT}.d")
-            machine.write(f"/run/systemd/system/{UNIT}.d/armed.conf", ARMED)
-            machine.run("systemctl", "daemon-reload")
         yield machine
     finally:
         machine.stop()
@@ -78,11 +64,7 @@ def simulator(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def service(machine: Machine, simulator: "subprocess.Popen[bytes]", request: pytest.FixtureRequest) -> Iterator[Machine]:
     """The machine, its service stopped, with the configuration and the policy that work."""
-    deadline_s = time.monotonic() + request.config.getoption("--patience")
-    while (share := cpu_share()) < ENOUGH_CPU:
-        if time.monotonic() > deadline_s:
-            pytest.skip(f"other programs leave {share:.0%} of a CPU, expected {ENOUGH_CPU:.0%}: times and the watchdog would tell of them")
-        time.sleep(1.0)
+    wait_for_cpu(ENOUGH_CPU, request.config.getoption("--patience"))
     machine.write("/etc/dofbot-grasp/config.toml", CONFIG)
     machine.write(POLICY, Path(GOOD_POLICY).read_bytes())
     machine.systemctl("reset-failed", check=False)

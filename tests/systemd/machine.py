@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -102,11 +101,6 @@ class Machine:
     def said(self, text: str, within_s: float = 10.0) -> Line:
         """The first line since the mark that has this text."""
         return wait_for(lambda: next((line for line in self.journal() if text in line.text), None), within_s, f"the journal says '{text}'")
-
-    @cached_property
-    def has_verbs(self) -> bool:
-        """Whether a running service can be armed: `dofbot arm`."""
-        return self.dofbot("arm", "--help", check=False).returncode == 0
 
     def simulator(self, log: Path) -> "subprocess.Popen[bytes]":
         """A simulated arm, outside, on the machine's loopback; it needs PyBullet, which the arm does not."""

@@ -30,9 +30,8 @@ MAY_RAISE_LIMITS = bool(int(process_status(Path("/proc/self/status").read_text()
 def start_moving(service: Machine) -> None:
     """Started, and the arm on its way."""
     service.systemctl("start")
-    if service.has_verbs:
-        service.dofbot("arm")
-        threading.Thread(target=service.dofbot, args=("grasp",), kwargs={"check": False}, daemon=True).start()
+    service.dofbot("arm")
+    threading.Thread(target=service.dofbot, args=("grasp",), kwargs={"check": False}, daemon=True).start()
     service.said("HOMING → APPROACH")
 
 
@@ -43,8 +42,7 @@ def state(service: Machine) -> str:
 def assert_came_back(service: Machine, old_pid: str, within_s: float) -> None:
     wait_for(lambda: service.show("ActiveState") == "active" and service.show("MainPID") not in ("0", old_pid), within_s, "it is restarted")
     assert service.show("NRestarts") == "1"
-    if service.has_verbs:
-        assert state(service) == "DISARMED"
+    assert state(service) == "DISARMED"
 
 
 def assert_reads_well(service: Machine) -> None:
@@ -93,7 +91,7 @@ def test_a_stop_in_motion_parks_the_arm_first(service: Machine, measure: Measure
     start_moving(service)
     measure("stop in motion: parked and exited", service.systemctl("stop"), 5.0)
     assert (service.show("Result"), service.show("ExecMainStatus")) == ("success", "0")
-    assert service.said("→ PARK").at_s < service.said("PARK → IDLE").at_s < service.said(RELEASED).at_s
+    assert service.said("→ PARK").at_s < service.said("PARK → DISARMED").at_s < service.said(RELEASED).at_s
     assert_reads_well(service)
 
 
@@ -166,8 +164,6 @@ def test_the_release_is_done_within_200_ms(service: Machine, measure: Measure) -
 
 
 def test_it_starts_disarmed_and_grasps_when_told(service: Machine) -> None:
-    if not service.has_verbs:
-        pytest.skip("dofbot has no verb 'arm' yet")
     service.systemctl("start")
     assert state(service) == "DISARMED"
     assert service.dofbot("grasp", check=False).returncode == 4  # refused: not armed
