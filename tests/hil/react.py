@@ -7,7 +7,6 @@ import sys
 import time
 
 from edge.commands import Arm, Done, Grasp, Refused, Reset
-from edge.record import read
 from firmware_tools.release import OFF
 from tests.hil import trace
 from tests.hil.deliver import Delivered
@@ -156,7 +155,7 @@ def _held_after_s(robot: Robot, row: Row, fault: Delivered, until_s: float) -> f
     still_s = fault.at_s + row.bound_s + WAYS[robot.driver].lag_s
     moved = [at_s for at_s in trace.motions(robot.trace(fault.at_s), robot.driver) if still_s < at_s < until_s]
     assert not moved, f"the servos were moved {moved[0] - fault.at_s:.3f} s after the fault\n{robot.journal}"
-    return next(tick.now_s for tick in read(robot.record) if tick.hold and tick.now_s > fault.at_s) - fault.at_s
+    return next(tick.now_s for tick in robot.ticks() if tick.hold and tick.now_s > fault.at_s) - fault.at_s
 
 
 _REACTIONS = {
