@@ -1,5 +1,6 @@
 """The driver's real code, smbus2's messages included, on the emulated board."""
 
+import itertools
 import logging
 import math
 from types import SimpleNamespace
@@ -214,6 +215,20 @@ def test_a_servo_without_a_position_and_a_board_without_a_version_are_refused(ri
     rig.i2c.spoil = lambda data: bytes(len(data))
     with pytest.raises(BusError, match="version 0"):
         rig.bus.open()
+
+
+@pytest.mark.parametrize("bit", range(3, 16))
+def test_one_flipped_bit_is_not_where_the_arm_is(rig: Rig, bit: int) -> None:
+    answers = itertools.count()
+
+    def spoil(data: bytes) -> bytes:
+        """A position in seven is wrong."""
+        is_spoilt = len(data) == 2 and next(answers) % 7 == 0
+        return (int.from_bytes(data, "big") ^ 1 << bit).to_bytes(2, "big") if is_spoilt else data
+
+    rig.i2c.spoil = spoil
+    rig.bus.open()
+    assert rig.bus.measured() == MIDDLE
 
 
 def test_opening_is_patient_with_a_board_that_moved_just_now() -> None:
