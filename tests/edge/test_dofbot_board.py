@@ -328,7 +328,7 @@ def test_release_works_however_far_open_came(survived: int) -> None:
 def test_what_is_measured_follows_the_arm_within_a_round(rig: Rig) -> None:
     state = resting(MIDDLE)
     for _ in range(60):
-        state = gate(state, moved(MIDDLE, 0.5), DOFBOT_LIMITS, TICK_S, lambda command: 1.0).state
+        state = gate(state, moved(MIDDLE, 0.5), DOFBOT_LIMITS, TICK_S, lambda command: (0.0, 0.15, 0.1)).state
         rig.tick(state.position)
     rig.tick(state.position, 8)
     assert rig.bus.measured() == pytest.approx(moved(MIDDLE, 0.5), abs=0.002)
@@ -472,7 +472,7 @@ def test_a_thousand_random_ticks_with_faults_send_only_gated_counts(rig: Rig) ->
     state, sent = resting(MIDDLE), []
     for _ in range(1000):
         goal = JointCommand._make((*rng.uniform(-0.5, 0.5, 5).tolist(), float(rng.uniform(0.0, 0.06))))
-        state = gate(state, goal, DOFBOT_LIMITS, TICK_S, lambda command: 1.0).state
+        state = gate(state, goal, DOFBOT_LIMITS, TICK_S, lambda command: (0.0, 0.15, 0.1)).state
         rig.i2c.fail(int(rng.integers(0, 40)).__eq__)
         rig.i2c.trace.clear()
         try:
