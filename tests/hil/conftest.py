@@ -26,9 +26,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def start(bench: Bench) -> Iterator[Start]:
-    """Starts runtimes, each in a folder of its own with a short name (a socket's path has at most 107 bytes), and ends them."""
+def idle() -> None:
+    """A machine that has time."""
     wait_for_cpu(ENOUGH_CPU, PATIENCE_S)
+
+
+@pytest.fixture
+def start(bench: Bench, idle: None) -> Iterator[Start]:
+    """Starts runtimes, each in a folder of its own with a short name (a socket's path has at most 107 bytes), and ends them."""
     started: list[Robot] = []
     with tempfile.TemporaryDirectory(prefix="hil") as folder:
 

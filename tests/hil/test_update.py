@@ -37,7 +37,7 @@ def cut(old: Path, new: Path) -> dict[str, int]:
 
 
 @pytest.mark.hil
-def test_a_thousand_cuts_tear_nothing(tmp_path: Path, measure: Measure) -> None:
+def test_a_thousand_cuts_tear_nothing(tmp_path: Path, measure: Measure, idle: None) -> None:
     for name, old, new, load in FILES:
         path, other = tmp_path / name, tmp_path / f"new-{name}"
         for file, content in ((path, old), (other, new)):
