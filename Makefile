@@ -19,6 +19,9 @@ demo: $(VENV)/.sim ## Run the whole pipeline on a simulated arm, no hardware nee
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/pytest $(ARGS)
 
+hil: $(VENV)/.dev ## Break everything that can break while the simulated arm moves, and renew docs/faults.md; 10 minutes
+	HIL_REPORT=1 $(BIN)/pytest tests/hil -m 'hil or not hil' -rs $(ARGS)
+
 hil-systemd: $(VENV)/.dev ## Start, stop, kill and freeze the service under a real systemd; needs root and systemd-nspawn
 	$(BIN)/pytest tests/systemd -m systemd -rs $(ARGS)
 

@@ -200,8 +200,7 @@ class BusWriter:
                 with lease(job.is_over):
                     job.call()
             except Exception as error:
-                # Its traceback refers to the job: a cycle. That of a bug is worth one.
-                job.error = error.with_traceback(None) if isinstance(error, BusError) else error
+                job.error = error
             if job.is_revoked:
                 self._bus.release()  # what hung may have come after the release
             job.done.set()

@@ -65,7 +65,7 @@ class DofbotBoardBus:
     def open(self) -> None:
         """See that the board and its six servos answer, and read where they are; nothing moves, torque is off until `write`.
 
-        Called again after `write` it leaves torque as it is, or the arm would fall. About 0.1 s. Raises `BusError` that
+        Called again after `write` it leaves torque as it is, or the arm would fall. About 0.15 s. Raises `BusError` that
         names what is silent, or `MissingExtraError` without smbus2.
         """
         self._samples, self._measured, self._asked, self._silent_since_s, self._powered = (), None, None, None, False
@@ -219,14 +219,15 @@ class DofbotBoardBus:
             )
 
     def _first_sample(self, index: int) -> _Sample:
-        number, raw = self._config.servos[index].id, 0
+        """Where a servo is, told twice alike: it is sent there first, and one bit that flipped on the wires would be a leap of 20°."""
+        register, raw = POSITION_OF + self._config.servos[index].id, 0
         for wait_s in ANSWER_S:
-            raw = int.from_bytes(self._ask(POSITION_OF + number, ASK, 2, wait_s), "big")
-            if RAW_MIN <= raw <= RAW_MAX:
+            raw, again = (int.from_bytes(self._ask(register, ASK, 2, wait), "big") for wait in (wait_s, ANSWER_S[0]))
+            if RAW_MIN <= raw <= RAW_MAX and abs(raw - again) <= NOISE_RAW:
                 return _Sample(raw, self._clock.now_s())
         raise BusError(
-            f"servo bus: servo {number} ({JOINT_NAMES[index]}) tells position {raw}, expected {RAW_MIN}…{RAW_MAX}; turn it back by hand, "
-            "or check its cable"
+            f"servo bus: servo {register - POSITION_OF} ({JOINT_NAMES[index]}) tells position {raw}, expected {RAW_MIN}…{RAW_MAX}, twice "
+            "alike; turn it back by hand, or check its cable"
         )
 
     def _ask(self, register: int, question: bytes, length: int, wait_s: float = ANSWER_S[0]) -> bytes:

@@ -1,5 +1,6 @@
 """The driver's real code, smbus2's messages included, on the emulated board."""
 
+import itertools
 import logging
 import math
 from types import SimpleNamespace
@@ -216,6 +217,20 @@ def test_a_servo_without_a_position_and_a_board_without_a_version_are_refused(ri
         rig.bus.open()
 
 
+@pytest.mark.parametrize("bit", range(3, 16))
+def test_one_flipped_bit_is_not_where_the_arm_is(rig: Rig, bit: int) -> None:
+    answers = itertools.count()
+
+    def spoil(data: bytes) -> bytes:
+        """A position in seven is wrong."""
+        is_spoilt = len(data) == 2 and next(answers) % 7 == 0
+        return (int.from_bytes(data, "big") ^ 1 << bit).to_bytes(2, "big") if is_spoilt else data
+
+    rig.i2c.spoil = spoil
+    rig.bus.open()
+    assert rig.bus.measured() == MIDDLE
+
+
 def test_opening_is_patient_with_a_board_that_moved_just_now() -> None:
     rig = Rig(deaf_s=0.1)
     rig.board.write(b"\x1d" + bytes(12))
@@ -313,7 +328,7 @@ def test_release_works_however_far_open_came(survived: int) -> None:
 def test_what_is_measured_follows_the_arm_within_a_round(rig: Rig) -> None:
     state = resting(MIDDLE)
     for _ in range(60):
-        state = gate(state, moved(MIDDLE, 0.5), DOFBOT_LIMITS, TICK_S, lambda command: 1.0).state
+        state = gate(state, moved(MIDDLE, 0.5), DOFBOT_LIMITS, TICK_S, lambda command: (0.0, 0.15, 0.1)).state
         rig.tick(state.position)
     rig.tick(state.position, 8)
     assert rig.bus.measured() == pytest.approx(moved(MIDDLE, 0.5), abs=0.002)
@@ -457,7 +472,7 @@ def test_a_thousand_random_ticks_with_faults_send_only_gated_counts(rig: Rig) ->
     state, sent = resting(MIDDLE), []
     for _ in range(1000):
         goal = JointCommand._make((*rng.uniform(-0.5, 0.5, 5).tolist(), float(rng.uniform(0.0, 0.06))))
-        state = gate(state, goal, DOFBOT_LIMITS, TICK_S, lambda command: 1.0).state
+        state = gate(state, goal, DOFBOT_LIMITS, TICK_S, lambda command: (0.0, 0.15, 0.1)).state
         rig.i2c.fail(int(rng.integers(0, 40)).__eq__)
         rig.i2c.trace.clear()
         try:

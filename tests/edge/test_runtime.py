@@ -416,19 +416,27 @@ def test_a_bus_that_is_lost_on_the_way_to_park_leaves_the_first_reason_and_ends(
     assert rig.now_s - began_s == pytest.approx(GIVE_UP_S, abs=0.3)
 
 
-def test_an_arm_that_hung_limp_is_taken_up_where_it_is() -> None:
+def test_an_arm_that_hung_limp_is_taken_up_where_it_is_and_goes_on() -> None:
     """The set points jump to where the joints are, so that the joints do not; a grip is kept."""
-    hung = TASK.park._replace(joint2_rad=TASK.park.joint2_rad + 0.3)
+
+    hung: list[JointCommand] = []
 
     def measured(rig: Rig) -> JointCommand:
-        came_back = rig.calls["open"] > 1
-        return (hung if came_back and rig.records[-1].hold else rig.sent[-1][1] if rig.sent else TASK.park)._replace(opening_m=0.03)
+        at = rig.sent[-1][1] if rig.sent else TASK.park
+        is_back = lost.began_s is not None and rig.now_s > lost.began_s + 0.5
+        if is_back and rig.records[-1].hold:  # read again when it was opened anew
+            hung.append(hung[0] if hung else at._replace(joint2_rad=at.joint2_rad - 0.3))
+            at = hung[0]
+        return at._replace(opening_m=0.03)
 
-    rig = Rig(bus=Once(lambda rig: rig.phase == "LIFT", 0.5, raising(BusError("off")), lambda rig: None), measured=measured)
-    run(rig)
+    lost = Once(lambda rig: rig.phase == "LIFT", 0.5, raising(BusError("off")), lambda rig: None)
+    rig = Rig(bus=lost, measured=measured, open=lambda rig: lost(rig) if rig.sent else None)
+    summary = run(rig)
+    assert (summary.stopped_by, summary.picked) == ("done", 1)
     back = next(index for index, ((a_s, _), (b_s, _)) in enumerate(pairwise(rig.sent)) if b_s - a_s > 0.2) + 1
-    assert rig.sent[back][1] == hung._replace(opening_m=rig.sent[back - 1][1].opening_m)
-    check_limits_from(rig.sent[back][1], rig.sent[back + 1 :])
+    held, resumed = rig.sent[back - 1][1], rig.sent[back][1]
+    assert resumed == held._replace(joint2_rad=held.joint2_rad - 0.3)
+    check_limits_from(resumed, rig.sent[back + 1 :])
 
 
 def check_limits_from(start: JointCommand, sent: list[tuple[float, JointCommand]]) -> None:
@@ -552,6 +560,13 @@ def test_a_park_ends_disarmed_and_can_be_armed_again() -> None:
     serve(rig, 20.0, at_0=arm, at_0_1=grasping, at_3=Runtime.park, at_3_5=Runtime.park, at_10=arm, at_11=grasping, at_11_5=Runtime.park)
     assert phases(rig) == ["IDLE", "HOMING", "APPROACH", "PARK", "IDLE", "HOMING", "PARK"]
     assert is_parked(rig)
+
+
+def test_who_asks_for_a_park_again_and_again_does_not_delay_it() -> None:
+    rigs = Rig(), Rig(obey=lambda rig: rig.runtime.park() if rig.phase == "PARK" else None)
+    for rig in rigs:
+        run(rig, 0, lambda rig: rig.phase == "GRASP")  # near the table, from where it must rise first
+    assert rigs[0].sent == rigs[1].sent
 
 
 def test_hold_stops_at_once_and_only_a_person_ends_it(caplog) -> None:

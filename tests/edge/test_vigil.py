@@ -111,8 +111,11 @@ def test_set_points_that_were_put_where_the_joints_are_count_from_then_on() -> N
     vigil, hung = Vigil(TICK_HZ), moved(HOME, 1, 1.0)
     for _ in range(20):
         vigil.sent(HOME, ())
+    vigil.taken_up()
+    for _ in range(100):  # while nothing is sent: the bus is away again
+        assert vigil.look(0, hung) == {}
     for _ in range(100):
-        vigil.taken_up()  # a bus that comes and goes
+        vigil.sent(hung, ())
         assert vigil.look(0, hung) == {}
 
 

@@ -7,7 +7,6 @@ import sys
 import time
 
 from edge.commands import Arm, Done, Grasp, Refused, Reset
-from edge.record import read
 from firmware_tools.release import OFF
 from tests.hil import trace
 from tests.hil.deliver import Delivered
@@ -66,12 +65,18 @@ def _latches(robot: Robot, row: Row, fault: Delivered) -> float:
 
 def _parks(robot: Robot, row: Row, fault: Delivered) -> float:
     safe = robot.enters("SAFE", row.bound_s + SAID_S, fault.at_s)
-    wait_for(lambda: robot.trace(fault.at_s)[-1].is_off, PARKED_S, f"the servos are off\n{robot.journal}")
-    assert trace.is_parked(robot.trace()[-1]), robot.trace()[-1].shafts
     fault.end()
     fault.evidence()
-    _is_latched(robot)
+    is_parked_and_latched(robot, fault.at_s)
     return safe.at_s - fault.at_s
+
+
+def is_parked_and_latched(robot: Robot, since_s: float) -> None:
+    """In SAFE, parked and off in time, and only a reset helps."""
+    robot.enters("SAFE", SAID_S, since_s)
+    wait_for(lambda: robot.trace(since_s)[-1].is_off, PARKED_S, f"the servos are off\n{robot.journal}")
+    assert trace.is_parked(robot.trace()[-1]), robot.trace()[-1].shafts
+    _is_latched(robot)
 
 
 def _lets_go(robot: Robot, row: Row, fault: Delivered) -> float:
@@ -156,7 +161,7 @@ def _held_after_s(robot: Robot, row: Row, fault: Delivered, until_s: float) -> f
     still_s = fault.at_s + row.bound_s + WAYS[robot.driver].lag_s
     moved = [at_s for at_s in trace.motions(robot.trace(fault.at_s), robot.driver) if still_s < at_s < until_s]
     assert not moved, f"the servos were moved {moved[0] - fault.at_s:.3f} s after the fault\n{robot.journal}"
-    return next(tick.now_s for tick in read(robot.record) if tick.hold and tick.now_s > fault.at_s) - fault.at_s
+    return next(tick.now_s for tick in robot.ticks() if tick.hold and tick.now_s > fault.at_s) - fault.at_s
 
 
 _REACTIONS = {

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 from edge.commands import Accepted, Arm, Command, Done, Grasp, Inject, Mode, Reply, Status, StatusReport, Target
 from edge.control_client import ControlClient
+from edge.record import TickRecord, read
 from tests.hil import trace
 from tests.hil.trace import Sent
 
@@ -175,6 +176,10 @@ class Robot:
     def trace(self, since_s: float | None = None) -> list[Sent]:
         """What has arrived at the servos since the process was started, or since a time."""
         return self.bench.trace(self.began_s if since_s is None else since_s)
+
+    def ticks(self) -> Iterator[TickRecord]:
+        """What it has recorded itself."""
+        return read(self.record) if self.record.exists() else iter(())
 
     def capture_pid(self) -> int:
         """The capture process that runs now."""

@@ -26,6 +26,6 @@ def test_a_fault_is_met(row: Row, driver: str, start: Start, measure: Measure) -
         time.sleep(INTO_PHASE_S)
     took_s = react.follows(robot, row, row.deliver(robot))
     robot.kill()
-    found = trace.unsafe(robot.trace(), driver)
+    found = trace.unsafe(robot.trace(), driver) + trace.unsafe_set_points(robot.ticks())
     assert not found, "\n".join((*found[:10], robot.journal))
-    measure(row.id, driver, took_s)
+    measure(row.id, driver, f"{took_s * 1e3:.0f} ms")

@@ -12,8 +12,8 @@ _readings = itertools.count(1)
 
 def _leap_s() -> float:
     reading = next(_readings)
-    if reading == 10:
-        print("wall clock stepped 10 times", file=sys.stderr, flush=True)
+    if reading == 3:
+        print("wall clock stepped 3 times", file=sys.stderr, flush=True)
     return TEN_YEARS_S if reading % 2 else -TEN_YEARS_S
 
 
