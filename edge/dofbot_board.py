@@ -25,6 +25,7 @@ ANSWER_S = (0.005, 0.015, 0.1, 0.015)  # vendor: 5 ms; PRAC tries again with 15 
 # No servo is faster: DS-SY15A makes 250°/s without load. Noise is one count, on servo 5 two (jimdinunzio/dofbot_ros2).
 SPEED_MAX_DEG_S = 300.0
 NOISE_RAW = 4.0
+OFF_WAY_RAW = 60.0  # 5°: further than sag, overshoot and noise; nearer than what the loop takes for a stall
 BAD_MAX = 5  # read-backs in a row, of all servos (0.1 s) or of one (0.6 s)
 RELEASE_ATTEMPTS = 3
 RESTARTED_AFTER_S = 0.15  # of silence the board may have restarted, torque gone: PRAC waits 200 ms for it
@@ -60,6 +61,8 @@ class DofbotBoardBus:
         self._next = 0
         self._bad = [0] * len(JOINT_NAMES)
         self._bad_in_a_row = 0
+        self._doubted = [0] * len(JOINT_NAMES)  # what each servo told last
+        self._goals: tuple[int, ...] = ()  # sent last
         self.rejected = 0
 
     def open(self) -> None:
@@ -70,6 +73,7 @@ class DofbotBoardBus:
         """
         self._samples, self._measured, self._asked, self._silent_since_s, self._powered = (), None, None, None, False
         self._bad, self._bad_in_a_row = [0] * len(JOINT_NAMES), 0
+        self._doubted, self._goals = [0] * len(JOINT_NAMES), ()
         self._message = _import_smbus2().i2c_msg
         if self._smbus is None:
             self._smbus = _open_smbus(self._config.i2c_bus)
@@ -97,6 +101,7 @@ class DofbotBoardBus:
         self._fetch()  # before the board is busy with handing out this set point: 12 ms
         try:
             self._move(goals)
+            self._goals = goals
             if not self._powered:
                 self._send(TORQUE, b"\x01")  # only now, so that no servo leaps to an old goal
                 self._powered = self._holds = True
@@ -179,12 +184,18 @@ class DofbotBoardBus:
         except OSError:
             raw = 0
         reach_raw = NOISE_RAW + servo.counts_per_deg * SPEED_MAX_DEG_S * (at_s - last.at_s)
-        if RAW_MIN <= raw <= RAW_MAX and abs(raw - last.raw) <= reach_raw:
+        if RAW_MIN <= raw <= RAW_MAX and abs(raw - last.raw) <= reach_raw and self._is_believed(index, raw):
             self._bad[index] = self._bad_in_a_row = 0
             self._samples = (*self._samples[:index], _Sample(raw, at_s), *self._samples[index + 1 :])
             self._measure()
         else:
             self._reject(index)
+
+    def _is_believed(self, index: int, raw: int) -> bool:
+        """On the servo's way to its set point, or told twice: one flipped bit must not look like a joint that was pushed away."""
+        doubted, self._doubted[index] = self._doubted[index], raw
+        low, high = sorted((self._samples[index].raw, self._goals[index] if self._goals else self._samples[index].raw))
+        return low - OFF_WAY_RAW <= raw <= high + OFF_WAY_RAW or abs(raw - doubted) <= OFF_WAY_RAW
 
     def _reject(self, index: int) -> None:
         self.rejected += 1

@@ -1,5 +1,6 @@
 """The driver's real code, smbus2's messages included, on the emulated board."""
 
+import contextlib
 import itertools
 import logging
 import math
@@ -346,6 +347,24 @@ def test_one_impossible_read_back_is_ignored_and_counted(rig: Rig, raw: int) -> 
     assert rig.bus.rejected == 1
     rig.tick(MIDDLE, 20)
     assert rig.bus.rejected == 1
+
+
+def test_a_joint_that_seems_to_have_been_pushed_away_is_believed_when_it_says_so_twice(rig: Rig) -> None:
+    rig.tick(MIDDLE, 20)
+    before = rig.bus.measured()
+    rig.i2c.spoil = lambda data: (int.from_bytes(data, "big") ^ 1 << 7).to_bytes(2, "big")  # 10°: plausible, and further than a stall
+    rig.tick(MIDDLE)
+    rig.i2c.spoil = lambda data: data
+    rig.tick(MIDDLE, 20)
+    assert rig.bus.measured() == before
+    assert rig.bus.rejected == 1
+    rig.i2c.spoil = lambda data: (int.from_bytes(data, "big") ^ 1 << 7).to_bytes(2, "big")
+    for _ in range(12):
+        with contextlib.suppress(BusError):
+            rig.tick(MIDDLE)
+    measured = rig.bus.measured()
+    assert measured is not None
+    assert min(abs(now - then) for now, then in zip(measured[:5], MIDDLE[:5], strict=True)) > math.radians(8.0)
 
 
 def test_five_in_a_row_are_an_error_within_100_ms_with_the_set_point_sent_and_one_good_one_ends_it(rig: Rig) -> None:
