@@ -154,9 +154,11 @@ def unsafe_set_points(record: Iterable[TickRecord]) -> list[str]:
     A tick that holds may let set points leap back to where the arm is read to be; the trace shows whether that moved anything.
     """
     found: list[str] = []
-    before, step = None, (0.0,) * 6
+    before, step, at_s, exact = None, (0.0,) * 6, 0.0, Way(1e-6, 1e-9)
     for tick in record:
-        exact = Way(1e-6, 1e-9)
+        if tick.now_s - at_s > 5.0 * TICK_S:  # disarmed meanwhile, and taken up where it is
+            before, step = None, (0.0,) * 6
+        at_s = tick.now_s
         if not all(map(math.isfinite, tick.sent)):
             found.append(f"at {tick.now_s:.3f} s {tick.sent} was sent")
             continue
