@@ -15,6 +15,8 @@ from edge.safety import GateState, Passed, gate
 from trainer import simcli, soak, soak_person, soak_report, spec
 from trainer.soak import Settings, Soak, fit
 
+pytest.importorskip("adafruit_servokit")
+
 HOURS = 0.01  # 36 s, 1800 ticks
 
 
