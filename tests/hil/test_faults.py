@@ -10,7 +10,7 @@ from tests.hil.matrix import ROWS, Row
 
 INTO_PHASE_S = 0.2
 CASES = [
-    pytest.param(row, driver, id=f"{row.id}-{driver}", marks=() if row.is_smoke else pytest.mark.hil)
+    pytest.param(row, driver, id=f"{row.id}-{driver}", marks=pytest.mark.hil)
     for row in ROWS
     for driver in row.drivers
 ]
