@@ -265,7 +265,7 @@ def test_ctrl_c_holds_the_arm(arguments, loop, monkeypatch) -> None:
         time.sleep(1.8)
         assert loop.lost == ""
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=5.0)
+        process.communicate(timeout=30.0)
     assert process.returncode == 130
     assert isinstance(loop.told[-1], Hold)
 
