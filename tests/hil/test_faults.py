@@ -9,11 +9,7 @@ from tests.hil.conftest import Measure, Start
 from tests.hil.matrix import ROWS, Row
 
 INTO_PHASE_S = 0.2
-CASES = [
-    pytest.param(row, driver, id=f"{row.id}-{driver}", marks=pytest.mark.hil)
-    for row in ROWS
-    for driver in row.drivers
-]
+CASES = [pytest.param(row, driver, id=f"{row.id}-{driver}", marks=pytest.mark.hil) for row in ROWS for driver in row.drivers]
 
 
 @pytest.mark.parametrize(("row", "driver"), CASES)
