@@ -202,6 +202,7 @@ def _run(out: Path, header: checkpoint.Header, model: SAC, wall_s: float, until_
         with checkpoint.writing(out / "tensorboard"):
             model.learn(settings.env_steps - started_steps, callback, reset_num_timesteps=False)
         save()
+        snapshot()
     return run.ending, callback.row
 
 

@@ -176,6 +176,7 @@ def _run(out: Path, header: checkpoint.Header, learner: Learner, until_success: 
         try:
             train(learner, collector, report)
             save()
+            snapshot()
         except NotFiniteError as error:
             remedy = f"go on from the last checkpoint with --resume {out}" if (out / checkpoint.NAME).exists() else "try another --seed"
             raise NotFiniteError(f"{error}; {remedy}") from None

@@ -33,7 +33,7 @@ def export(path, **changes):
     """An untrained actor as a policy file."""
     torch.manual_seed(0)
     rng, px = np.random.default_rng(0), spec.IMAGE_PX
-    examples = Examples(rng.random((4, 1, px, px), dtype=np.float32), np.full((4, 4), 0.1, np.float32))
+    examples = Examples(rng.random((4, 1, px, px), dtype=np.float32), np.full((4, 6), 0.1, np.float32))
     contract = spec.contract()
     training = Training("abc1234", "sac", 17, 150_016, 297.0, 0.75, "depth")
     episode = msgspec.structs.replace(contract.episode, **changes)

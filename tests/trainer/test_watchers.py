@@ -41,6 +41,9 @@ class FakeWorld:
     def depth_frame(self) -> tuple[Float32, Intrinsics]:
         return np.full((self._lens.height, self._lens.width), 0.1 + self.now_s, np.float32), self._lens
 
+    def servos_us(self) -> wire.PulsesUs:
+        return wire.UNKNOWN_US
+
 
 Serve = Callable[..., SimulatorServer]
 
