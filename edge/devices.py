@@ -57,8 +57,13 @@ class EmulatedBus:
         self.driver.open()
 
     def write(self, command: JointCommand) -> None:
-        """Through the driver into the registers, and what the chip then does to the simulator."""
-        self.driver.write(command)
+        """Through the driver into the registers, and what the chip then does to the simulator: after half a write, too."""
+        try:
+            self.driver.write(command)
+        except BusError:
+            with suppress(BusError):
+                self._show()
+            raise
         self._show()
 
     def check(self) -> None:
