@@ -26,7 +26,7 @@ ANSWER_S = (0.005, 0.015, 0.1, 0.015)  # vendor: 5 ms; PRAC tries again with 15 
 SPEED_MAX_DEG_S = 300.0
 NOISE_RAW = 4.0
 OFF_WAY_RAW = 60.0  # 5°: further than sag, overshoot and noise; nearer than what the loop takes for a stall
-BAD_MAX = 5  # read-backs in a row, of all servos (0.1 s) or of one (0.6 s)
+BAD_MAX = 5  # read-backs in a row: 0.1 s
 RELEASE_ATTEMPTS = 3
 RESTARTED_AFTER_S = 0.15  # of silence the board may have restarted, torque gone: PRAC waits 200 ms for it
 I2C_RETRIES, I2C_TIMEOUT = 0x0701, 0x0702  # <linux/i2c-dev.h>; the time-out is in units of 10 ms
@@ -59,8 +59,8 @@ class DofbotBoardBus:
         self._silent_since_s: float | None = None
         self._asked: tuple[int, float] | None = None  # which servo, and when
         self._next = 0
-        self._bad = [0] * len(JOINT_NAMES)
         self._bad_in_a_row = 0
+        self._rejected_joint = ""
         self._doubted = [0] * len(JOINT_NAMES)  # what each servo told last
         self._goals: tuple[int, ...] = ()  # sent last
         self.rejected = 0
@@ -72,7 +72,7 @@ class DofbotBoardBus:
         names what is silent, or `MissingExtraError` without smbus2.
         """
         self._samples, self._measured, self._asked, self._silent_since_s, self._powered = (), None, None, None, False
-        self._bad, self._bad_in_a_row = [0] * len(JOINT_NAMES), 0
+        self._bad_in_a_row = 0
         self._doubted, self._goals = [0] * len(JOINT_NAMES), ()
         self._message = _import_smbus2().i2c_msg
         if self._smbus is None:
@@ -185,7 +185,7 @@ class DofbotBoardBus:
             raw = 0
         reach_raw = NOISE_RAW + servo.counts_per_deg * SPEED_MAX_DEG_S * (at_s - last.at_s)
         if RAW_MIN <= raw <= RAW_MAX and abs(raw - last.raw) <= reach_raw and self._is_believed(index, raw):
-            self._bad[index] = self._bad_in_a_row = 0
+            self._bad_in_a_row = 0
             self._samples = (*self._samples[:index], _Sample(raw, at_s), *self._samples[index + 1 :])
             self._measure()
         else:
@@ -198,16 +198,17 @@ class DofbotBoardBus:
         return low - OFF_WAY_RAW <= raw <= high + OFF_WAY_RAW or abs(raw - doubted) <= OFF_WAY_RAW
 
     def _reject(self, index: int) -> None:
+        """Ask the same servo again at once: in the 0.12 s until its next turn a joint may get 14° away from what is known of it."""
+        self._next = index
+        self._rejected_joint = JOINT_NAMES[index]
         self.rejected += 1
-        self._bad[index] += 1
         self._bad_in_a_row += 1
 
     def _judge_read_back(self) -> None:
-        worst = self._bad.index(max(self._bad))
-        if self._bad_in_a_row >= BAD_MAX or self._bad[worst] >= BAD_MAX:
+        if self._bad_in_a_row >= BAD_MAX:
             raise BusError(
-                f"servo bus: {self._bad_in_a_row} read-backs in a row, {self._bad[worst]} of {JOINT_NAMES[worst]}, were none or cannot be "
-                f"true, expected fewer than {BAD_MAX}; check the cables between the servos"
+                f"servo bus: {self._bad_in_a_row} read-backs of {self._rejected_joint} in a row were none or cannot be true, "
+                f"expected fewer than {BAD_MAX}; check the cables between the servos"
             )
 
     def _measure(self) -> None:

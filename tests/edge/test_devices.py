@@ -190,8 +190,9 @@ def test_the_emulated_board_starts_where_the_simulated_arm_is_and_reads_back_wha
         write_until_there(devices)
         for pulses in simulator.world.received:  # no leap from anywhere else
             assert pulses == OFF_US or pulses == pytest.approx(pulses_us(PARK, config.bus.servos), abs=1.0)
-        actual = PARK._replace(opening_m=0.03)  # a block between the fingers
-        write_until_there(devices, PARK._replace(opening_m=0.02))
+        for opening_m in (0.055, 0.05, 0.045, 0.04, 0.035, 0.03):  # a block between the fingers; no servo leaps there
+            actual = PARK._replace(opening_m=opening_m)
+            write_until_there(devices, PARK._replace(opening_m=opening_m - 0.01))
         assert devices.bus.measured().opening_m == pytest.approx(0.03, abs=1e-3)
         assert devices.bus.measured().joints_rad == pytest.approx(PARK.joints_rad, abs=0.002)
 
