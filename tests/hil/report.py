@@ -17,8 +17,8 @@ reads from what arrives at the servos whether the arm did what it must, and noth
 leaves the joint limits or the box, is too fast or too sudden, or comes within half a tick of another. `tests/hil/matrix.py` is the table.
 
 *Bound* is the time from the fault to what follows, *measured* how long that took on two x86 cores: to HOLD, to SAFE, to the end of the
-process; where the arm goes on, how late a set point came at most. T is a tick, 20 ms. *First proposal* is what a survey of PX4,
-ArduPilot, Klipper, ros2_control, moteus and LinuxCNC suggested.
+process; where the arm goes on, how late a set point came at most; a dash is nothing measured. T is a tick, 20 ms. *First proposal* is
+what a survey of PX4, ArduPilot, Klipper, ros2_control, moteus and LinuxCNC suggested.
 
 | # | fault | during | what follows | bound | measured: PCA9685 | DOFBOT board | first proposal | ours differs, because |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
