@@ -1,6 +1,13 @@
-"""Property tests draw the same examples on every run, so a failure is there again on the next one."""
+"""What all tests rely on: the same examples on every run, and a Ctrl-C that arrives."""
+
+import signal
 
 from hypothesis import settings
 
+# So that a failure is there again on the next run.
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
+
+# A shell starts what runs in the background with SIGINT ignored, and every process inherits that: tests that press Ctrl-C would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
