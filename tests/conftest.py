@@ -8,6 +8,6 @@ from hypothesis import settings
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
 
-# A shell starts what runs in the background with SIGINT ignored, and every process inherits that: tests that press Ctrl-C would wait for ever.
+# What a script starts in the background has SIGINT ignored, and so have its children: tests that press Ctrl-C would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
