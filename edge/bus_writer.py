@@ -64,6 +64,7 @@ class BusWriter:
         self._release: Thread | None = None
         self._thread: Thread | None = None
         self.verified = Verified(0, time.monotonic())
+        self.delivered: JointCommand | None = None  # the newest that the bus took whole, in time or not
         self.retries = 0
 
     def open(self) -> None:
@@ -185,6 +186,7 @@ class BusWriter:
         for attempts_left in reversed(range(1 + RETRIES_MAX)):
             try:
                 self._bus.write(command)
+                self.delivered = command
                 check_lease()  # acknowledged too late is not verified
                 break
             except BusError as error:

@@ -22,7 +22,7 @@ from edge.grasping import Grasping, Step
 from edge.journal import Journal
 from edge.policy import Policy
 from edge.record import Recorder, Summary, Timings
-from edge.safety import DOFBOT_LIMITS, gate, resting
+from edge.safety import DOFBOT_LIMITS, Passed, gate, resting
 from edge.sight import Sight
 from edge.states import GIVE_UP_S, REACTIONS, Cause, Standing, State, blocking, judge
 from edge.tally import ENDLESS, Counts
@@ -70,6 +70,7 @@ class Runtime:
         self._armed = False
         self._gate = resting(task.park)
         self._sent_s = 0.0  # when the last set point was, that the bus acknowledged
+        self._unsure: tuple[Step, Passed, float] | None = None  # sent, and not acknowledged in time; it may still arrive
         self._ending = ""  # why: 'done' or 'signal'
         self._stopping_since_s: float | None = None
 
@@ -259,6 +260,7 @@ class Runtime:
     def _drive(self) -> None:
         """Problems → task → gate → servos → standing, and the record. A tick whose set point is not acknowledged did not happen."""
         began_s = time.perf_counter()
+        self._catch_up()
         problems = self._problems()
         held = blocking({**problems, **self.standing.latched.reasons}, self.is_parking)
         if not held and self._grasping.is_parked(self._gate.position) and not any(self._gate.velocity):
@@ -270,16 +272,29 @@ class Runtime:
         passed = gate(self._gate, step.wanted, DOFBOT_LIMITS, self._tick_s, self._tool_in_table_m)
         gated_s = time.perf_counter()
         if self._bus.write(passed.command):
-            self._gate, self._sent_s = passed.state, now_s
-            self._grasping.taken(step)
-            self._vigil.sent(passed.command, passed.reasons if step.state.phase is Phase.APPROACH else ())
+            self._took(step, passed, now_s)
         else:
+            self._unsure = self._unsure or (step, passed, now_s)
             self._gate = resting(self._gate.position)
         self.figures.measure(step, began_s, gated_s, time.perf_counter())
         hold = "; ".join({**held, **problems}.values())
         self.figures.keep(self._grasping, step, self._gate.position, self._sight.frame, hold, passed.reasons)
         self._judge(problems)
         return None
+
+    def _took(self, step: Step, passed: Passed, at_s: float) -> None:
+        """The servos have a set point: the next one goes on from it."""
+        self._gate, self._sent_s, self._unsure = passed.state, at_s, None
+        self._grasping.taken(step)
+        self._vigil.sent(passed.command, passed.reasons if step.state.phase is Phase.APPROACH else ())
+
+    def _catch_up(self) -> None:
+        """A set point that arrived after its time has moved the servos all the same; one that got lost has not."""
+        if self._unsure is None or self._devices.bus.is_busy:
+            return
+        unsure, self._unsure = self._unsure, None
+        if self._devices.bus.delivered is unsure[1].command:
+            self._took(*unsure)
 
     def _problems(self) -> dict[Cause, str]:
         """What is wrong before anything was done in this tick."""
@@ -343,7 +358,7 @@ class Runtime:
     def _disarm(self) -> None:
         """Servos off. What is latched stays."""
         self._devices.bus.release()
-        self._armed, self._gate = False, resting(self._gate.position)
+        self._armed, self._gate, self._unsure = False, resting(self._gate.position), None
         self._go_on_with(Phase.IDLE)
         self._vigil = Vigil(self._tick_hz)
         self.standing = self.standing.latched

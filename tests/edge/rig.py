@@ -42,7 +42,7 @@ class Rig:
     def __init__(self, **hooks: Callable[["Rig"], Any]) -> None:
         self.now_s = START_S
         self.hooks = hooks
-        self.calls = dict.fromkeys(("camera", "policy", "bus", "open", "check", "measured", "recorder", "clock", "alive", "obey"), 0)
+        self.calls = dict.fromkeys(("camera", "policy", "bus", "late", "open", "check", "measured", "recorder", "clock", "alive", "obey"), 0)
         self.records: list[TickRecord] = []
         self.sent: list[tuple[float, JointCommand]] = []
         self.steps_left: list[int] = []
@@ -145,9 +145,20 @@ class FakeRecorder:
         self.rig.hook("recorder")
 
 
+class LateWriter(BusWriter):
+    """The hook `late` may say that a set point, which has arrived, was not acknowledged in time."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(FakeBus(rig), clock_is_virtual=True)
+        self._rig = rig
+
+    def write(self, command: JointCommand, within_s: float = 0.0) -> None:
+        super().write(command)
+        self._rig.hook("late")
+
+
 def runtime(rig: Rig, task: GraspTask = TASK, obey: Callable[[Runtime], None] | None = None) -> Runtime:
-    bus = BusWriter(FakeBus(rig), clock_is_virtual=True)
-    devices = Devices(bus, FakeCamera(rig), FakeClock(rig), lambda: None)
+    devices = Devices(LateWriter(rig), FakeCamera(rig), FakeClock(rig), lambda: None)
     rig.runtime = Runtime(
         FakePolicy(rig),  # type: ignore[arg-type]
         task,

@@ -248,6 +248,7 @@ def test_a_hanging_bus_costs_the_caller_its_time_once_and_then_none(writer: BusW
     # What was under way when it hung has gone out; the rest of that command, and all that came meanwhile, has not.
     assert bus.sent == [(what, 0.001) for what in ("first", "second") if what <= at]
     assert writer.verified.writes == 0
+    assert writer.delivered == (command(1) if at == "second" else None)
     writer.write(command(9), within_s=1.0)
     assert bus.sent[-2:] == [("first", 0.009), ("second", 0.009)]
     assert writer.verified.writes == 1

@@ -382,6 +382,15 @@ def test_every_single_failed_tick_leaves_the_books_right() -> None:
     assert is_parked(rig)
 
 
+def test_what_arrives_after_its_time_is_gone_on_from(undisturbed) -> None:
+    """The servos have moved, whatever the loop was told: the next set point keeps the limits from there."""
+    rig = Rig(late=fails(lambda rig: rig.calls["late"] % 5 == 0))
+    summary = run(rig)
+    assert phases(rig) == phases(undisturbed)
+    assert (summary.picked, summary.holds) == (1, 0)
+    assert [command for _, command in rig.sent] == [command for _, command in undisturbed.sent]
+
+
 @pytest.mark.parametrize("phase", [*GRASP, "PARK"])
 def test_a_lost_bus_holds_within_100_ms_is_opened_again_and_goes_on(phase, undisturbed, caplog) -> None:
     lost = Once(lambda rig: rig.phase == phase, 2.0, raising(BusError("no answer")), lambda rig: None)
