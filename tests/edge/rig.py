@@ -42,7 +42,8 @@ class Rig:
     def __init__(self, **hooks: Callable[["Rig"], Any]) -> None:
         self.now_s = START_S
         self.hooks = hooks
-        self.calls = dict.fromkeys(("camera", "policy", "bus", "late", "open", "check", "measured", "recorder", "clock", "alive", "obey"), 0)
+        parts = ("camera", "policy", "bus", "late", "open", "check", "measured", "recorder", "clock", "alive", "obey")
+        self.calls = dict.fromkeys(parts, 0)
         self.records: list[TickRecord] = []
         self.sent: list[tuple[float, JointCommand]] = []
         self.steps_left: list[int] = []
