@@ -457,6 +457,7 @@ UPDATE = (
         drivers=NEITHER,
     ),
 )
+ONE_INTERPRETER = "T, not half of it: the thread that answers the socket and the loop share one interpreter lock"
 NETWORK = (
     Row(
         "N1",
@@ -466,6 +467,7 @@ NETWORK = (
         Follows.GOES_ON,
         0.02,
         facts="hung up on after 5 s",
+        why=ONE_INTERPRETER,
     ),
     Row(
         "N2",
@@ -475,6 +477,7 @@ NETWORK = (
         Follows.GOES_ON,
         0.02,
         facts="0 crashes, 0 set points",
+        why=ONE_INTERPRETER,
     ),
     Row(
         "N3",
@@ -487,6 +490,15 @@ NETWORK = (
         "HOLD ≤ 500 ms, PARK later",
         "+ T; goes on when it is armed again",
     ),
-    Row("N4", "1000 connections", deliver.connects(1000), "APPROACH", Follows.GOES_ON, 0.02, facts="8 at most, lateness unchanged"),
+    Row(
+        "N4",
+        "1000 connections",
+        deliver.connects(1000),
+        "APPROACH",
+        Follows.GOES_ON,
+        0.02,
+        facts="8 at most, lateness unchanged",
+        why=ONE_INTERPRETER,
+    ),
 )
 ROWS = CAMERA + BUS + POLICY + HOST + UPDATE + NETWORK
