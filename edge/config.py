@@ -16,7 +16,8 @@ from msgspec import Meta, Struct, field
 
 from edge.control_socket import AUTO, TUNNEL
 from edge.errors import ConfigError
-from edge.faults import Fault, check
+from edge.faults import Fault
+from edge.faults import check as check_fault
 from edge.safety import DOFBOT_LIMITS
 
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -99,6 +100,12 @@ class CameraConfig(_Section, frozen=True):
     max_age_s: Positive = 0.1  # an older frame is not used: the arm holds
 
 
+class CalibrationConfig(_Section, frozen=True):
+    """What was measured on this robot; it goes before what the sections above say of servos."""
+
+    file: str = ""  # what dofbot calibrate and dofbot servo write; empty: none, every number is nominal
+
+
 class SimulatorConfig(_Section, frozen=True):
     """The simulator server, when a driver is `simulator` or the I2C bus is emulated."""
 
@@ -146,6 +153,7 @@ class Config(_Section, frozen=True):
     mount: MountConfig = MountConfig()
     bus: BusConfig = BusConfig()
     camera: CameraConfig = CameraConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     simulator: SimulatorConfig = SimulatorConfig()
     control: ControlConfig = ControlConfig()
     run: RunConfig = RunConfig()
@@ -168,70 +176,68 @@ def load(path: Path) -> Config:
         config = msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"configuration {path}: {_explain(str(error), document)}") from None
-    _check(config, path)
+    check_rules(config, f"configuration {path}")
     return config
 
 
-def _check(config: Config, path: Path) -> None:
-    """Rules between fields."""
+def check_rules(config: Config, where: str) -> None:
+    """Rules between fields; raises `ConfigError` that begins with `where`, the file that the numbers are from."""
     if len(config.bus.servos) != 6:
-        raise ConfigError(f"configuration {path}: bus.servos has {len(config.bus.servos)} entries, expected 6 (joint1…joint5, gripper)")
+        raise ConfigError(f"{where}: bus.servos has {len(config.bus.servos)} entries, expected 6 (joint1…joint5, gripper)")
     channels = [servo.channel for servo in config.bus.servos]
     if len(set(channels)) != 6:
-        raise ConfigError(f"configuration {path}: bus.servos share a channel ({channels}); give each servo its own")
+        raise ConfigError(f"{where}: bus.servos share a channel ({channels}); give each servo its own")
     for index, servo in enumerate(config.bus.servos):
         if servo.min_us >= servo.max_us:
             raise ConfigError(
-                f"configuration {path}: bus.servos[{index}] has min_us {servo.min_us} >= max_us {servo.max_us}; "
+                f"{where}: bus.servos[{index}] has min_us {servo.min_us} >= max_us {servo.max_us}; "
                 "swap them and set direction = -1 if the servo turns the other way"
             )
-    _check_place(config.run.place_in_table_m, path)
-    _check_control(config.control, path)
-    _check_board(config.bus.board, path)
-    _check_faults(config.faults, path)
+    _check_place(config.run.place_in_table_m, where)
+    _check_control(config.control, where)
+    _check_board(config.bus.board, where)
+    _check_faults(config.faults, where)
 
 
-def _check_place(place: tuple[float, float], path: Path) -> None:
+def _check_place(place: tuple[float, float], where: str) -> None:
     low, high = DOFBOT_LIMITS.tool_min_in_table_m[:2], DOFBOT_LIMITS.tool_max_in_table_m[:2]
     if not all(least <= at <= most for least, at, most in zip(low, place, high, strict=True)):
         raise ConfigError(
-            f"configuration {path}: run.place_in_table_m = {place}, expected a place in the safety gate's box, {low}…{high}; move it there"
+            f"{where}: run.place_in_table_m = {place}, expected a place in the safety gate's box, {low}…{high}; move it there"
         )
 
 
-def _check_control(control: ControlConfig, path: Path) -> None:
+def _check_control(control: ControlConfig, where: str) -> None:
     if control.socket not in ("", AUTO) and (not control.socket.startswith("/") or "\0" in control.socket):
-        raise ConfigError(f"configuration {path}: control.socket = {control.socket!r}: expected '{AUTO}' or an absolute path; {TUNNEL}")
+        raise ConfigError(f"{where}: control.socket = {control.socket!r}: expected '{AUTO}' or an absolute path; {TUNNEL}")
     if control.mode not in (0o600, 0o660):
         raise ConfigError(
-            f"configuration {path}: control.mode = {control.mode:#o}: expected 0o660 or 0o600, "
+            f"{where}: control.mode = {control.mode:#o}: expected 0o660 or 0o600, "
             "because whoever may write to the socket moves the arm; put people into control.group instead"
         )
 
 
-def _check_board(board: BoardConfig, path: Path) -> None:
+def _check_board(board: BoardConfig, where: str) -> None:
     ids = [servo.id for servo in board.servos]
     if sorted(ids) != [1, 2, 3, 4, 5, 6]:
-        raise ConfigError(
-            f"configuration {path}: bus.board.servos have ids {ids}, expected each of 1…6 once, in the order joint1…joint5, gripper"
-        )
+        raise ConfigError(f"{where}: bus.board.servos have ids {ids}, expected each of 1…6 once, in the order joint1…joint5, gripper")
     for index, servo in enumerate(board.servos):
         if servo.min_raw >= servo.max_raw:
             raise ConfigError(
-                f"configuration {path}: bus.board.servos[{index}] has min_raw {servo.min_raw} >= max_raw {servo.max_raw}; "
+                f"{where}: bus.board.servos[{index}] has min_raw {servo.min_raw} >= max_raw {servo.max_raw}; "
                 "swap them and set direction = -1 if the servo turns the other way"
             )
 
 
-def _check_faults(faults: FaultsConfig, path: Path) -> None:
+def _check_faults(faults: FaultsConfig, where: str) -> None:
     if faults.script and not faults.allow:
         found = f"faults.script has {len(faults.script)} faults"
-        raise ConfigError(f"configuration {path}: {found}, expected none while faults.allow = false; set it to true, or empty the script")
+        raise ConfigError(f"{where}: {found}, expected none while faults.allow = false; set it to true, or empty the script")
     for index, fault in enumerate(faults.script):
         try:
-            check(fault)
+            check_fault(fault)
         except ConfigError as error:
-            raise ConfigError(f"configuration {path}: faults.script[{index}]: {error}") from None
+            raise ConfigError(f"{where}: faults.script[{index}]: {error}") from None
 
 
 def _explain(message: str, document: dict[str, object]) -> str:

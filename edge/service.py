@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 import urdf
+from edge import calibration
 from edge.config import Config
 from edge.contract_check import Expectation
 from edge.control import ControlServer
@@ -44,6 +45,7 @@ def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
     With `records`, that of the last run is overwritten.
     """
     policy = _load(settings, Path(settings.run.policy))
+    settings = _calibrated(settings)
     try:
         task = GraspTask(policy.contract, settings.run.place_in_table_m)
     except UnreachableError as error:
@@ -96,6 +98,16 @@ def _telling(stop: Callable[[], bool], systemd: Notifier) -> Callable[[], bool]:
 def _ended(systemd: Notifier, result: Summary) -> Summary:
     systemd.ended()
     return result
+
+
+def _calibrated(settings: Config) -> Config:
+    """The configuration with what was measured on this robot; raises `ConfigError` for what was measured on another."""
+    if not settings.calibration.file:
+        return settings
+    path = Path(settings.calibration.file)
+    found = calibration.load(path)
+    calibration.check_robot(found, path, settings.mount, settings.bus, urdf.dofbot_sha256())
+    return calibration.applied(settings, found)
 
 
 def _load(settings: Config, path: Path) -> Policy:

@@ -16,7 +16,7 @@ import edge
 from edge import contract as edge_contract
 from edge.contract import Contract
 from edge.errors import DofbotError
-from trainer.files import write_atomically
+from edge.files import write_atomically
 from trainer.sac.sac import Learner, NotFiniteError, Settings
 
 FORMAT = 1

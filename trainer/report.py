@@ -17,7 +17,7 @@ from trainer import plots
 from trainer.controls import CONTROLS
 from trainer.env import LATE_M, LATE_STEPS, PUSHED_M
 from trainer.evaluate import DRAWS, Measured, causes, misses_mm, play, summarise, worst
-from trainer.files import write_atomically
+from edge.files import write_atomically
 from trainer.film import FilmedGrasp
 from trainer.suites import NOISE_PX, NOISE_SWEEP, SUITES
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from edge.errors import DofbotError
 from trainer import checkpoint, spec
-from trainer.files import write_atomically
+from edge.files import write_atomically
 from trainer.runlog import Row, RunLog
 from trainer.sac.networks import Encoder, halve
 from trainer.sac.sac import N_ENVS, WINDOW, Settings

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tables import Bench
 
-from trainer.files import write_atomically
+from edge.files import write_atomically
 
 CUTS = 1000
 SIZES = {"policy": 525_000, "configuration": 2_000}  # bytes

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from trainer.files import write_atomically
+from edge.files import write_atomically
 
 LONGEST_S = 0.004  # a replacement takes about 2 ms
 

@@ -196,7 +196,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(path: Path, mon
     def no_space(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainer.files.os.fsync", no_space)
+    monkeypatch.setattr("edge.files.os.fsync", no_space)
     with pytest.raises(PolicyError, match="No space left"):
         export_onnx(Actor(), make_contract(), observations(5), path, overwrite=True)
     assert path.read_text() == "old"
