@@ -25,6 +25,7 @@ ANSWER_S = (0.005, 0.015, 0.1, 0.015)  # vendor: 5 ms; PRAC tries again with 15 
 # No servo is faster: DS-SY15A makes 250°/s without load. Noise is one count, on servo 5 two (jimdinunzio/dofbot_ros2).
 SPEED_MAX_DEG_S = 300.0
 NOISE_RAW = 4.0
+TOLD_TIMES = 3  # alike, by a servo off its way, before it is believed: twice, flipping bits were seen to agree by chance
 OFF_WAY_RAW = 60.0  # 5°: further than sag, overshoot and noise; nearer than what the loop takes for a stall
 BAD_MAX = 5  # read-backs in a row: 0.1 s
 RELEASE_ATTEMPTS = 3
@@ -61,7 +62,7 @@ class DofbotBoardBus:
         self._next = 0
         self._bad_in_a_row = 0
         self._rejected_joint = ""
-        self._doubted = [0] * len(JOINT_NAMES)  # what each servo told last
+        self._told = [(0, 0)] * len(JOINT_NAMES)  # by each servo: what, and how many times alike
         self._goals: tuple[int, ...] = ()  # sent last
         self.rejected = 0
 
@@ -73,7 +74,7 @@ class DofbotBoardBus:
         """
         self._samples, self._measured, self._asked, self._silent_since_s, self._powered = (), None, None, None, False
         self._bad_in_a_row = 0
-        self._doubted, self._goals = [0] * len(JOINT_NAMES), ()
+        self._told, self._goals = [(0, 0)] * len(JOINT_NAMES), ()
         self._message = _import_smbus2().i2c_msg
         if self._smbus is None:
             self._smbus = _open_smbus(self._config.i2c_bus)
@@ -192,10 +193,12 @@ class DofbotBoardBus:
             self._reject(index)
 
     def _is_believed(self, index: int, raw: int) -> bool:
-        """On the servo's way to its set point, or told twice: one flipped bit must not look like a joint that was pushed away."""
-        doubted, self._doubted[index] = self._doubted[index], raw
+        """On the servo's way to its set point, or told three times: flipped bits must not look like a joint that was pushed away."""
+        before, times = self._told[index]
+        times = times + 1 if abs(raw - before) <= OFF_WAY_RAW else 1
+        self._told[index] = raw, times
         low, high = sorted((self._samples[index].raw, self._goals[index] if self._goals else self._samples[index].raw))
-        return low - OFF_WAY_RAW <= raw <= high + OFF_WAY_RAW or abs(raw - doubted) <= OFF_WAY_RAW
+        return low - OFF_WAY_RAW <= raw <= high + OFF_WAY_RAW or times >= TOLD_TIMES
 
     def _reject(self, index: int) -> None:
         """Ask the same servo again at once: in the 0.12 s until its next turn a joint may get 14° away from what is known of it."""

@@ -33,7 +33,16 @@ class Figures:
         if step.action is not None:
             self.timings.decision.add(written_s - began_s)
 
-    def keep(self, grasping: Grasping, step: Step, sent: JointCommand, frame: Frame | None, hold: str, clamped: tuple[str, ...]) -> None:
+    def keep(
+        self,
+        grasping: Grasping,
+        step: Step,
+        sent: JointCommand,
+        frame: Frame | None,
+        hold: str,
+        clamped: tuple[str, ...],
+        late: JointCommand | None,
+    ) -> None:
         """Count and record a tick in which the arm was armed."""
         self.holds += bool(hold)
         self.clamped += bool(clamped)
@@ -52,6 +61,7 @@ class Figures:
                 step.wanted,
                 sent,
                 clamped,
+                late,
             )
         )
 

@@ -36,6 +36,7 @@ class TickRecord(Struct, frozen=True, array_like=True):
     wanted: JointCommand
     sent: JointCommand
     clamped: tuple[str, ...]  # the gate's reasons
+    late: JointCommand | None = None  # the set point of a tick before, where it came to the servos after its time; `sent` went on from it
 
 
 class Recorder:

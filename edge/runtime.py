@@ -20,6 +20,7 @@ from edge.faulty import FaultyHost, FaultyPolicy
 from edge.figures import Figures
 from edge.grasping import Grasping, Step
 from edge.journal import Journal
+from edge.messages import JointCommand
 from edge.policy import Policy
 from edge.record import Recorder, Summary, Timings
 from edge.safety import DOFBOT_LIMITS, Passed, gate, resting
@@ -260,7 +261,7 @@ class Runtime:
     def _drive(self) -> None:
         """Problems → task → gate → servos → standing, and the record. A tick whose set point is not acknowledged did not happen."""
         began_s = time.perf_counter()
-        self._catch_up()
+        late = self._catch_up()
         problems = self._problems()
         held = blocking({**problems, **self.standing.latched.reasons}, self.is_parking)
         if not held and self._grasping.is_parked(self._gate.position) and not any(self._gate.velocity):
@@ -278,7 +279,7 @@ class Runtime:
             self._gate = resting(self._gate.position)
         self.figures.measure(step, began_s, gated_s, time.perf_counter())
         hold = "; ".join({**held, **problems}.values())
-        self.figures.keep(self._grasping, step, self._gate.position, self._sight.frame, hold, passed.reasons)
+        self.figures.keep(self._grasping, step, self._gate.position, self._sight.frame, hold, passed.reasons, late)
         self._judge(problems)
         return None
 
@@ -288,13 +289,15 @@ class Runtime:
         self._grasping.taken(step)
         self._vigil.sent(passed.command, passed.reasons if step.state.phase is Phase.APPROACH else ())
 
-    def _catch_up(self) -> None:
-        """A set point that arrived after its time has moved the servos all the same; one that got lost has not."""
+    def _catch_up(self) -> JointCommand | None:
+        """A set point that arrived after its time has moved the servos all the same, and is returned; one that got lost has not."""
         if self._unsure is None or self._devices.bus.is_busy:
-            return
+            return None
         unsure, self._unsure = self._unsure, None
-        if self._devices.bus.delivered is unsure[1].command:
-            self._took(*unsure)
+        if self._devices.bus.delivered is not unsure[1].command:
+            return None
+        self._took(*unsure)
+        return unsure[1].command
 
     def _problems(self) -> dict[Cause, str]:
         """What is wrong before anything was done in this tick."""

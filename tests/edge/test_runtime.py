@@ -43,6 +43,7 @@ from tests.edge.rig import (
     serve,
     tool_m,
 )
+from tests.hil.trace import unsafe_set_points
 
 # A whole run
 
@@ -389,6 +390,10 @@ def test_what_arrives_after_its_time_is_gone_on_from(undisturbed) -> None:
     assert phases(rig) == phases(undisturbed)
     assert (summary.picked, summary.holds) == (1, 0)
     assert [command for _, command in rig.sent] == [command for _, command in undisturbed.sent]
+    recorded = [command for record in rig.records for command in (record.late, record.sent) if command is not None]
+    assert [command for command, _ in groupby(recorded)] == [command for command, _ in groupby(command for _, command in rig.sent)]
+    at_rest = replace(rig.records[0], sent=TASK.park)
+    assert not unsafe_set_points([at_rest, *rig.records])
 
 
 @pytest.mark.parametrize("phase", [*GRASP, "PARK"])

@@ -165,22 +165,28 @@ def unsafe_set_points(record: Iterable[TickRecord]) -> list[str]:
     """The same for what the runtime says that it sent, without any slack: there is no rounding in it.
 
     A tick that holds may let set points leap back to where the arm is read to be; the trace shows whether that moved anything.
+    A set point that reached the servos after its time comes before that of the tick which says so; the ticks in between sent nothing.
     """
     found: list[str] = []
-    before, step, at_s, exact = None, (0.0,) * 6, 0.0, Way(1e-6, 1e-9)
+    before, at_s, exact = None, 0.0, Way(1e-6, 1e-9)
+    step = moving = (0.0,) * 6  # the last one, and the last that was any
     for tick in record:
         if tick.now_s - at_s > 5.0 * TICK_S:  # disarmed meanwhile, and taken up where it is
-            before, step = None, (0.0,) * 6
+            before, step, moving = None, (0.0,) * 6, (0.0,) * 6
         at_s = tick.now_s
-        if not all(map(math.isfinite, tick.sent)):
-            found.append(f"at {tick.now_s:.3f} s {tick.sent} was sent")
-            continue
-        found += (f"at {tick.now_s:.3f} s set points: {what}" for what in _misplaced(tick.sent, exact))
-        now = step if before is None else tuple(to - at for to, at in zip(tick.sent, before, strict=True))
-        if not tick.hold and before is not None:
-            problems = _too_fast(now, step, (False,) * 6, exact, from_rest=True)
-            found += (f"at {tick.now_s:.3f} s set points: {what}" for what in problems)
-        before, step = tick.sent, now if not tick.hold else (0.0,) * 6
+        for sent, holds in ((tick.late, False), (tick.sent, bool(tick.hold))):
+            if sent is None:
+                continue
+            if not all(map(math.isfinite, sent)):
+                found.append(f"at {at_s:.3f} s {sent} was sent")
+                continue
+            problems = list(_misplaced(sent, exact))
+            now = step if before is None else tuple(to - at for to, at in zip(sent, before, strict=True))
+            if not holds and before is not None:
+                problems += _too_fast(now, moving if sent is tick.late else step, (False,) * 6, exact, from_rest=True)
+            found += (f"at {at_s:.3f} s set points: {what}" for what in problems)
+            before, step = sent, now if not holds else (0.0,) * 6
+            moving = step if any(step) or holds else moving
     return found
 
 
