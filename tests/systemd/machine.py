@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from tests.systemd.rootfs import ENVIRONMENT, ROOT
+from tests.systemd.rootfs import ENVIRONMENT, ROOT, UnavailableError
 
 UNIT = "dofbot-grasp.service"
 POLICY = "/var/lib/dofbot-grasp/policy.onnx"
@@ -40,7 +40,10 @@ class Line(NamedTuple):
 
 
 class Machine:
-    """Boots `rootfs` without changing it; all is gone when it stops, and it stops with the process that started it."""
+    """Boots `rootfs` without changing it; all is gone when it stops, and it stops with the process that started it.
+
+    Raises `UnavailableError` where systemd-nspawn gives up.
+    """
 
     def __init__(self, rootfs: Path, wheel: Path, log: Path) -> None:
         self._log = log.open("w")
@@ -55,7 +58,11 @@ class Machine:
         )
         self._leader = ""
         began_s = time.monotonic()
-        wait_for(self._is_up, BOOT_S, "the machine boots")
+        try:
+            wait_for(self._is_up, BOOT_S, "the machine boots")
+        except UnavailableError:
+            self._log.close()
+            raise
         self.boot_s = time.monotonic() - began_s
         self._marked_s = 0.0
         self._wheel = wheel.name
@@ -135,7 +142,8 @@ class Machine:
         self.run("systemctl", "daemon-reload")
 
     def _is_up(self) -> bool:
-        assert self._nspawn.poll() is None, f"systemd-nspawn ended:\n{Path(self._log.name).read_text()[-2000:]}"
+        if self._nspawn.poll() is not None:
+            raise UnavailableError(f"systemd-nspawn cannot boot here: {Path(self._log.name).read_text()[-2000:]}")
         # setpriv has become nspawn; its only child is process 1 of the machine.
         children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split()
         if not children:

@@ -16,6 +16,10 @@ ENVIRONMENT = "/opt/dofbot-grasp/current"  # where the unit looks
 BUILD_S = 1800  # for one command; a slow mirror is no hang
 
 
+class UnavailableError(Exception):
+    """No such machine can be had here; the text says why."""
+
+
 def missing() -> str:
     """Why the service cannot be tested here; empty when it can."""
     absent = [tool for tool in ("debootstrap", "systemd-nspawn", "apt-get", "nsenter", "setpriv") if shutil.which(tool) is None]
@@ -29,7 +33,7 @@ def missing() -> str:
 
 
 def build() -> Path:
-    """The root file system's folder; nothing of the project is in it but its dependencies."""
+    """The root file system's folder; nothing of the project is in it but its dependencies. Raises `UnavailableError` without a Debian."""
     suite = SUITES[sys.version_info[:2]]
     pins = [ROOT / "pyproject.toml", ROOT / "requirements" / "constraints.txt", Path(__file__)]
     base = CACHE / f"{suite}-{_digest(PACKAGES.encode())}"
@@ -37,7 +41,10 @@ def build() -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     if not base.exists():
         print(f"building {base} with debootstrap: about 2 minutes, once", flush=True)
-        _into(base, lambda folder: _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(folder), *_mirror()))
+        try:
+            _into(base, lambda folder: _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(folder), *_mirror()))
+        except RuntimeError as error:
+            raise UnavailableError(f"no Debian {suite} could be built: {error}") from None
     if not complete.exists():
         print(f"installing the package's dependencies into {complete}", flush=True)
         for old in CACHE.glob(f"{base.name}-*"):
