@@ -13,6 +13,7 @@ from edge.board_counts import command_from_counts, counts
 from edge.clock import Clock, MonotonicClock
 from edge.config import BusConfig
 from edge.errors import BusError, MissingExtraError
+from edge.i2c_time import Exchange, WireTime, on_the_wire
 from edge.lease import check_lease
 from edge.messages import JointCommand
 from edge.robot import JOINT_NAMES
@@ -269,24 +270,10 @@ class DofbotBoardBus:
         return f"I2C address {self._config.address:#04x}"
 
 
-class WireTime(NamedTuple):
-    """What one `write` takes of the I2C bus."""
-
-    transactions: int
-    bytes: int
-    duration_s: float
-
-
 def tick_on_the_wire(clock_hz: float, read_back: bool = True) -> WireTime:
-    """The bus budget of one `DofbotBoardBus.write`: nine clocks a byte, two for each START, repeated START and STOP.
-
-    Clock stretching comes on top; how much is not known.
-    """
-    set_point = (1 + 1 + 2, 1 + 1 + 12)  # address, register, data
-    question, pointer, answer = 1 + 1 + 1, 1 + 1, 1 + 2
-    lengths = (*set_point, question, pointer + answer) if read_back else set_point
-    starts_and_stops = 2 * len(lengths) + read_back
-    return WireTime(len(lengths), sum(lengths), (9 * sum(lengths) + 2 * starts_and_stops) / clock_hz)
+    """The bus budget of one `DofbotBoardBus.write`. Clock stretching comes on top; how much is not known."""
+    set_point = (Exchange(1 + 2), Exchange(1 + 12))  # register, data
+    return on_the_wire((*set_point, Exchange(1 + 1), Exchange(1, 2)) if read_back else set_point, clock_hz)
 
 
 def _faults(status: int) -> str:

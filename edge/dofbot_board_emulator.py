@@ -38,6 +38,7 @@ class DofbotBoardEmulator:
         self._now_s = now_s
         self._actual_raw = actual_raw
         self.deaf_s = deaf_s
+        self.stretch_s = 0.0  # how long it holds the clock line at each byte: not known
         self.servos = tuple(BusServo(number, raw) for number, raw in enumerate(start_raw, 1))
         self.light = bytes(3)
         self.buzzer = self.key_mode = 0
@@ -72,6 +73,10 @@ class DofbotBoardEmulator:
         self._check_awake()
         ready_s, answer = self._answers.get(self._pointer, (0.0, b""))
         return (answer if self._now_s() >= ready_s else b"").ljust(count, b"\x00")[:count]
+
+    def answers(self, address: int) -> bool:
+        """It has one address."""
+        return False
 
     def general_call(self, data: bytes) -> None:
         """A microcontroller does not listen on address 0."""
