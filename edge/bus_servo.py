@@ -1,6 +1,8 @@
-"""A simulated bus servo: goes to its goal in the time it was given, holds it, or lies limp.
+"""A simulated bus servo's own set point: it goes to its goal in the time it was given, holds it, or lies limp.
 
-Real ones follow a trapezoid; here the speed is even. No lag, no load, no backlash: the simulator's physics has those.
+Each goal begins a new trapezoid of speed, from rest, whatever became of the one before: so goals that come faster than their duration
+are felt as jerks (Practitioner108/dofbot_sci_ws). No lag, no load, no backlash: the simulator's physics has those, and
+`edge/servo_physics.py` for an arm that stands alone.
 """
 
 from collections import deque
@@ -17,10 +19,14 @@ class _Order(NamedTuple):
 
 
 class BusServo:
-    """One servo. All times are of one clock, and never go back; `answers` is whether its cable is in."""
+    """One servo. All times are of one clock, and never go back; `answers` is whether its cable is in.
 
-    def __init__(self, number: int, raw: float) -> None:
+    `ramp` is the share of a move in which it speeds up, and in which it slows down again, 0…0.5; 0: an even speed.
+    """
+
+    def __init__(self, number: int, raw: float, ramp: float = 0.0) -> None:
         self.number = number
+        self._ramp = ramp
         self.answers = True
         self.status = 0  # error bits that a ping reports
         self._torque = self._stalled = False
@@ -82,9 +88,18 @@ class BusServo:
             return self._from_raw
         if now_s >= self._until_s:
             return self._goal_raw
-        share = (now_s - self._began_s) / (self._until_s - self._began_s)
+        share = self._way((now_s - self._began_s) / (self._until_s - self._began_s))
         return self._from_raw + share * (self._goal_raw - self._from_raw)
+
+    def _way(self, time: float) -> float:
+        """Share of the way after a share of the time."""
+        if self._ramp < time < 1.0 - self._ramp or not self._ramp:
+            return (time - self._ramp / 2.0) / (1.0 - self._ramp)
+        left = min(time, 1.0 - time)
+        ramped = left * left / (2.0 * self._ramp * (1.0 - self._ramp))
+        return ramped if time < 0.5 else 1.0 - ramped
 
     def _start(self, duration_s: float, now_s: float) -> None:
         self._began_s = now_s
-        self._until_s = now_s + max(duration_s, abs(self._goal_raw - self._from_raw) / SPEED_MAX_RAW_S)
+        fastest_s = abs(self._goal_raw - self._from_raw) / SPEED_MAX_RAW_S / (1.0 - self._ramp)  # the top of a trapezoid is higher
+        self._until_s = now_s + max(duration_s, fastest_s)

@@ -25,7 +25,7 @@ class DofbotBoardEmulator:
     """The board and its six servos; `now_s` is the clock.
 
     `actual_raw`, where it gives six positions, tells where the shafts really are: something outside moves them, or
-    holds them against their goals. `deaf_s` is how long after a move a question to a servo stays without answer.
+    holds them against their goals. `deaf_s` is how long after a move a question to a servo stays without answer; `ramp` is the servos'.
     """
 
     def __init__(
@@ -34,12 +34,13 @@ class DofbotBoardEmulator:
         start_raw: Sequence[float] = MIDDLE_RAW,
         actual_raw: Callable[[], Sequence[float] | None] = lambda: None,
         deaf_s: float = 0.0,
+        ramp: float = 0.0,
     ) -> None:
         self._now_s = now_s
         self._actual_raw = actual_raw
         self.deaf_s = deaf_s
         self.stretch_s = 0.0  # how long it holds the clock line at each byte: not known
-        self.servos = tuple(BusServo(number, raw) for number, raw in enumerate(start_raw, 1))
+        self.servos = tuple(BusServo(number, raw, ramp) for number, raw in enumerate(start_raw, 1))
         self.light = bytes(3)
         self.buzzer = self.key_mode = 0
         self._supplied = True
