@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 RAW_MIN, RAW_MAX = 96, 4000  # no goal outside (vendor: i2c_register_map.xlsx)
 SPEED_MAX_RAW_S = 250.0 / 0.0818  # DS-SY15A data sheet: 250°/s without load; Arm_Lib: 0.0818° a count
+OVERLOAD = 0x20  # bit 5 of a servo's status (desheng_servo_protocol_v4.01.pdf)
 
 
 class _Order(NamedTuple):
@@ -28,11 +29,17 @@ class BusServo:
         self.number = number
         self._ramp = ramp
         self.answers = True
-        self.status = 0  # error bits that a ping reports
+        self.status = 0  # error bits that a ping reports, beside its own
+        self._is_overloaded = False
         self._torque = self._stalled = False
         self._from_raw = self._goal_raw = raw
         self._began_s = self._until_s = 0.0
         self._orders: deque[_Order] = deque()  # on their way
+
+    @property
+    def error(self) -> int:
+        """All error bits that a ping reports."""
+        return self.status | (OVERLOAD if self._is_overloaded else 0)
 
     def power_up(self, now_s: float) -> None:
         """Limp, where it is."""
@@ -46,13 +53,19 @@ class BusServo:
 
     def hold(self, at_s: float) -> None:
         """From `at_s` on, go to the last goal, as fast as it can, and hold it."""
+        self._is_overloaded = False
         self._orders.append(_Order(at_s))
 
     def let_go(self, now_s: float) -> None:
         """Stay, and lie limp."""
         self._begin(now_s)
-        self._torque = False
+        self._torque = self._is_overloaded = False
         self._orders = deque(order for order in self._orders if order.goal_raw is not None)
+
+    def protect(self, now_s: float) -> None:
+        """Lie limp because it pushed for too long, and say so until torque is switched, off or on; that this ends it is assumed."""
+        self.let_go(now_s)
+        self._is_overloaded = True
 
     def holds(self, now_s: float) -> bool:
         """Whether it holds."""

@@ -23,7 +23,6 @@ from edge.servos import joints_deg
 STEP_S = 0.005  # of the physics, at most: 1.2° at full speed
 RAMP = 0.25  # share of a bus servo's move in which it speeds up: that it follows a trapezoid is known, its shape is not
 NOISE_RAW = 1  # of a read-back, either way (jimdinunzio/dofbot_ros2)
-OVERLOAD = 0x20  # bit 5 of a bus servo's status (desheng_servo_protocol_v4.01.pdf)
 PARK_DEG = joints_deg(JointCommand._make((*PARK_RAD, OPENING_MAX_M)))
 
 
@@ -124,13 +123,7 @@ class EmulatedArm:
         for joint, (shaft, goal_deg, pull) in enumerate(zip(self._shafts, self._goals_deg(self._at_s), pulls, strict=True)):
             shaft.step(goal_deg, pull, duration_s)
             if shaft.is_overloaded:
-                self._protect(joint)
-
-    def _protect(self, joint: int) -> None:
-        """It goes limp and says why, until torque is switched on again: that it does so is known, how it comes back is assumed."""
-        servo = self.board.servos[self._by_joint[joint]]
-        servo.let_go(self._at_s)
-        servo.status |= OVERLOAD
+                self.board.servos[self._by_joint[joint]].protect(self._at_s)
 
     def _goals_deg(self, at_s: float) -> list[float | None]:
         """Where the joints would be if the servos were where they want to be; None: limp."""
