@@ -19,6 +19,11 @@ LEARNING, POSES_MAX = 1, 20  # key mode; vendor: a count of 0-20
 NOT_SET, SAVED, OUT_OF_RANGE = 0, 1, 2  # of a middle offset
 RESULT_S = 1.5  # after which a result that nobody has read is gone
 MIDDLE_REACH_RAW = (400, 400, 400, 400, 300, 400)  # from a default middle to the furthest that is taken (i2c_register_map.xlsx)
+OFFSET_RESULT, SET_MIDDLE, POSES, CLEAR_POSES, STORE_POSE, PWM, ALL_PWM = 0x1B, 0x1C, 0x22, 0x23, 0x24, 0x50, 0x57
+LEARNING, POSES_MAX = 1, 20  # key mode; vendor: a count of 0-20
+NOT_SET, SAVED, OUT_OF_RANGE = 0, 1, 2  # of a middle offset
+RESULT_S = 1.5  # after which a result that nobody has read is gone
+MIDDLE_REACH_RAW = (400, 400, 400, 400, 300, 400)  # from a default middle to the furthest that is taken (i2c_register_map.xlsx)
 MIDDLE_RAW = (2000.0, 2000.0, 2000.0, 2000.0, 1486.0, 3100.0)  # the board's default middles: where servos stand at first
 FIRMWARE = 5
 DURATION_S = 0.5  # until register 0x1E is written
@@ -222,7 +227,7 @@ class DofbotBoardEmulator:
         return self.offsets_raw[number - 1] if 1 <= number <= 6 else 0.0
 
     def _pong(self, number: int) -> bytes:
-        return _together([bytes((servo.error or PING_OK,)) for servo in self._connected(number)])
+        return _together([bytes((servo.status or PING_OK,)) for servo in self._connected(number)])
 
     def _answer(self, register: int, answer: bytes) -> None:
         """Ask a servo, once the board has told all servos their goals."""
@@ -232,6 +237,11 @@ class DofbotBoardEmulator:
 
     def _connected(self, number: int | None = None) -> list[BusServo]:
         return [servo for servo in self.servos if servo.answers and number in (None, servo.number)]
+
+
+def _together(answers: list[bytes]) -> bytes:
+    """What the board makes of servos that answer at once on one wire: where they differ the checksum is wrong."""
+    return answers[0] if len(set(answers)) == 1 else b""
 
 
 def _together(answers: list[bytes]) -> bytes:
