@@ -14,6 +14,7 @@ from typing import Any
 
 from edge.config import BusConfig, ServoConfig
 from edge.errors import BusError, MissingExtraError
+from edge.i2c_time import Exchange, WireTime, on_the_wire
 from edge.lease import check_lease
 from edge.messages import JointCommand
 from edge.robot import JOINT_NAMES
@@ -135,6 +136,11 @@ class Pca9685Bus:
             f"servo bus: the PCA9685 at I2C address {self._config.address:#04x}{what} did not answer ({_first_line(error)}); "
             "check its supply and wiring, and bus.address in the configuration"
         )
+
+
+def tick_on_the_wire(clock_hz: float) -> WireTime:
+    """The bus budget of one `Pca9685Bus.write`: MODE1 is read, and each servo gets its register and four bytes."""
+    return on_the_wire((Exchange(1, 1), *(Exchange(1 + 4),) * len(JOINT_NAMES)), clock_hz)
 
 
 def _set_up(driver: Any, servo: ServoConfig) -> Any:
