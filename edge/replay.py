@@ -9,8 +9,7 @@ from edge.errors import ObservationError
 from edge.messages import Frame, Intrinsics
 from edge.realsense import FIRST_FRAME_S
 
-END_AFTER_S = 0.5  # without a frame, since the SDK may say that it has stopped before its thread has brought the last one
-REMEDY = "give a .db3 file from dofbot record-depth"
+_REMEDY = "give a .db3 file from dofbot record-depth"
 
 
 class ReplayCamera:
@@ -32,7 +31,6 @@ class ReplayCamera:
         self._profile: Any = None
         self._seen: Frame | None = None  # as it came; `_shown` has our number and time
         self._shown: Frame | None = None
-        self._seen_s = 0.0
         self._has_first = False  # which `start` has taken, and nobody has seen
         self._played = 0
 
@@ -40,8 +38,8 @@ class ReplayCamera:
         """Open the file and wait for a first frame; raises `ObservationError` for one that cannot be read or has no depth."""
         rs = load_sdk()
         if not Path(self._file).is_file():
-            raise ObservationError(f"recording {self._file} does not exist; {REMEDY}")
-        with sdk_errors(f"recording {self._file} cannot be read", REMEDY):
+            raise ObservationError(f"recording {self._file} does not exist; {_REMEDY}")
+        with sdk_errors(f"recording {self._file} cannot be read", _REMEDY):
             self._playback, self._status = rs.context().load_device(self._file), rs.playback_status
             self._playback.set_real_time(not self._every_frame)
             self.serial = told(rs, self._playback, "serial_number")
@@ -52,7 +50,7 @@ class ReplayCamera:
         while self._next() is None:
             if time.monotonic() > deadline_s:
                 self.close()
-                raise ObservationError(f"recording {self._file} has no depth frame, expected one; {REMEDY}")
+                raise ObservationError(f"recording {self._file} has no depth frame, expected one; {_REMEDY}")
             time.sleep(LOOK_S)
         self._has_first = self._every_frame
         return intrinsics
@@ -72,12 +70,15 @@ class ReplayCamera:
     def _next(self) -> Frame | None:
         if self._stream is None:
             return None
+        has_stopped = (
+            self._playback.current_status() == self._status.stopped
+        )  # asked first: then all frames are here (seen in 33 of 33 laps)
         frame = self._stream.latest()
         if frame is not None and frame is not self._seen:
-            self._seen, self._seen_s = frame, time.monotonic()
+            self._seen = frame
             self._shown = frame._replace(captured_at_s=self._stream.arrived_s, sequence=self._played)
             self._played += 1
-        elif frame is not None and self._has_ended():
+        elif frame is not None and has_stopped:
             if not self._loop:
                 raise ObservationError(f"recording {self._file} has ended after {self._played} frames; set camera.loop to play it for ever")
             self._begin()
@@ -89,6 +90,3 @@ class ReplayCamera:
         self._stream = DepthStream(self._sensor, self._profile, self._every_frame)
         self._stream.start()
         return self._stream.intrinsics
-
-    def _has_ended(self) -> bool:
-        return time.monotonic() - self._seen_s > END_AFTER_S and self._playback.current_status() == self._status.stopped

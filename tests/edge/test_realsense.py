@@ -1,5 +1,6 @@
 """The real SDK without a camera: librealsense's `software_device` stands in for it; from its sensor on, all is the driver's code."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +12,15 @@ import numpy as np
 import pytest
 
 from edge.capture import CaptureProcess
+from edge.clock import MonotonicClock
+from edge.config import BusConfig, CameraConfig, Config, SimulatorConfig
 from edge.depth_stream import DepthStream
-from edge.errors import MissingExtraError, ObservationError
+from edge.devices import open_devices
+from edge.errors import ConfigError, MissingExtraError, ObservationError
 from edge.judge import JudgedCamera
 from edge.messages import Frame, Intrinsics
 from edge.realsense import RealSenseCamera, find_device
+from edge.record_depth import record_depth
 
 rs = pytest.importorskip("pyrealsense2", reason="the RealSense SDK is not installed here", exc_type=ImportError)
 
@@ -389,23 +394,98 @@ def test_no_recording_is_written_over_and_none_without_the_ending_that_the_sdk_w
         rig.camera(record=str(tmp_path / "x.bag")).start()
 
 
-def test_the_filters_that_are_left_out_invent_depth_or_blur_it(rig) -> None:
-    """Why there are none: each of these is the SDK's own."""
-    camera = rig.started()
-    counts = flat(2000)
-    counts[100:110, 100:110] = 0  # hidden from one of the two imagers
+def test_the_filters_that_are_left_out_would_invent_depth(rig) -> None:
+    """Why there are none: these are the SDK's own, on what the driver hands out as it came."""
+    rig.started().close()
     frames: list[Any] = []
-    camera._stream._arrived = frames.append
-    rig.device.sensor.stop()
+    rig.device.sensor.open(rig.device.profile)
     rig.device.sensor.start(frames.append)
-    rig.device.send(flat(1800))
-    rig.device.send(counts)
+    hidden = flat(2000)
+    hidden[100:110, 100:110] = 0  # from one of the two imagers
+    for counts in (flat(1900), flat(1900), flat(1900), hidden):
+        rig.device.send(counts)
+    filled = np.asanyarray(rs.hole_filling_filter().process(frames[-1]).get_data())
+    temporal = rs.temporal_filter()
+    remembered = [np.asanyarray(temporal.process(frame).get_data()).copy() for frame in frames][-1]
+    rig.device.sensor.stop()
+    rig.device.sensor.close()
+    assert (filled[100:110, 100:110] > 0).all()
+    assert (remembered[100:110, 100:110] > 0).any()  # what was there before the camera moved
 
-    def after(block: Any, frame: Any) -> np.ndarray:
-        return np.asanyarray(block.process(frame).get_data())
 
-    assert (after(rs.hole_filling_filter(), frames[1])[100:110, 100:110] > 0).all()
-    assert after(rs.decimation_filter(2.0), frames[1]).shape == (HEIGHT // 2, WIDTH // 2)
+def test_the_verb_records_what_a_replay_brings_and_says_how_much(rig, monkeypatch, tmp_path, capsys) -> None:
+    file = tmp_path / "seen.db3"
+    monkeypatch.setattr(realsense, "find_device", lambda _, serial: rig.device.device)
+    latest = RealSenseCamera.latest
+
+    def latest_with_another(camera: RealSenseCamera) -> Frame | None:
+        rig.device.send(flat(1000 + rig.device.sent))
+        return latest(camera)
+
+    start = DepthStream.start
+    monkeypatch.setattr(DepthStream, "start", lambda stream: (start(stream), rig.device.send(flat(1000)))[0])
+    monkeypatch.setattr(RealSenseCamera, "latest", latest_with_another)
+    record_depth(file, seconds=0.1, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["serial"], told["bytes"]) == ("123456789012", file.stat().st_size)
+    frames: list[Frame] = []
+    monkeypatch.undo()
+    with closing(ReplayCamera(str(file), every_frame=True)) as camera, pytest.raises(ObservationError, match="has ended"):
+        play(camera, frames)
+    assert len(frames) >= told["frames"] > 1
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match=r"seen.db3 exists already, expected a new .db3 file"):
+        record_depth(file)
+    assert file.read_bytes() == before
+
+
+def test_a_camera_that_is_not_there_leaves_no_file(tmp_path) -> None:
+    with pytest.raises(ObservationError, match="no RealSense camera"):
+        record_depth(tmp_path / "new.db3")
+    with pytest.raises(ConfigError, match=r"new.bag does not end in .db3"):
+        record_depth(tmp_path / "new.bag")
+    assert list(tmp_path.iterdir()) == []
+
+
+class NoBus:
+    """Servos that take everything."""
+
+    def __init__(self, config: BusConfig) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+@pytest.fixture
+def no_simulator(monkeypatch) -> None:
+    monkeypatch.setattr("edge.devices.SimulatorLink.connect", lambda *_: pytest.fail("a simulator was looked for"))
+    monkeypatch.setattr("edge.devices.DofbotBoardBus", NoBus)
+
+
+REAL_BUS = BusConfig(driver="dofbot_board", i2c="board")
+
+
+def test_a_configured_recording_plays_beside_a_real_bus_without_a_simulator(recording, no_simulator) -> None:
+    config = Config(bus=REAL_BUS, camera=CameraConfig(driver="replay", file=str(recording), loop=True))
+    with closing(open_devices(config)) as devices:
+        assert devices.camera.start() == LENS
+        assert 0.0999 < devices.camera.latest().depth_m[0, 0] < 0.102
+        assert isinstance(devices.clock, MonotonicClock)
+
+
+def test_a_configured_realsense_that_is_not_there_says_so_without_a_simulator(no_simulator) -> None:
+    config = Config(bus=REAL_BUS, camera=CameraConfig(driver="realsense"))
+    says = "no RealSense camera on any USB port"
+    with closing(open_devices(config)) as devices, pytest.raises(ObservationError, match=says):
+        devices.camera.start()
+
+
+@pytest.mark.parametrize("driver", ["realsense", "replay"])
+def test_a_real_camera_refuses_virtual_time(driver) -> None:
+    config = Config(bus=BusConfig(driver="simulator"), camera=CameraConfig(driver=driver), simulator=SimulatorConfig(clock="virtual"))
+    with pytest.raises(ConfigError, match=f"simulator.clock = 'virtual' with camera.driver = '{driver}', expected 'real'"):
+        open_devices(config)
 
 
 def test_in_the_capture_process_a_driver_that_hangs_is_killed_and_its_frames_come_through_otherwise() -> None:
