@@ -84,6 +84,11 @@ class DepthStream:
         for end in (self._sensor.stop, self._sensor.close):
             with contextlib.suppress(RuntimeError):  # not started, or gone
                 end()
+        with contextlib.suppress(Empty):
+            self._slot.get_nowait()
+        self._sensor = self._profile = (
+            None  # the SDK keeps `_arrived`; a recorder ends, and its file is whole, with the last sensor and frame
+        )
 
     def _arrived(self, frame: Any) -> None:
         """In the SDK's thread."""

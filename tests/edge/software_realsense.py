@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from edge.realsense import RealSenseCamera
 
 WIDTH, HEIGHT, FX = 424, 240, 214.0
 D405_UNIT_M, D435_UNIT_M = 1e-4, 1e-3
+DOMAINS = rs.timestamp_domain
 
 
 class SoftwareRealSense:
@@ -43,15 +45,13 @@ class SoftwareRealSense:
         allowed.min, allowed.max, allowed.step, allowed.default = 0.0, most, 1.0, 0.0
         self.sensor.add_option(option, allowed, True)
 
-    def send(
-        self, counts: np.ndarray, age_s: float = 0.01, domain: Any = rs.timestamp_domain.global_time, unit_m: float | None = None
-    ) -> None:
+    def send(self, counts: np.ndarray, age_s: float = 0.01, domain: Any = DOMAINS.global_time, unit_m: float = 0.0) -> None:
         frame = rs.software_video_frame()
         counts = np.ascontiguousarray(counts, np.uint16)
         self._pixels = [*self._pixels[-40:], counts]
         frame.pixels, frame.stride, frame.bpp = counts, 2 * counts.shape[1], 2
         frame.timestamp, frame.domain, frame.frame_number = (time.time() - age_s) * 1e3, domain, self.sent
-        frame.profile, frame.depth_units = self.profile, self.unit_m if unit_m is None else unit_m
+        frame.profile, frame.depth_units = self.profile, unit_m or self.unit_m
         self.sent += 1
         self.sensor.on_video_frame(frame)
 
@@ -60,20 +60,25 @@ def flat(counts: int) -> np.ndarray:
     return np.full((HEIGHT, WIDTH), counts, np.uint16)
 
 
-class HangingCamera(RealSenseCamera):
-    """What `CaptureProcess` opens in a test: the driver on a software device, and an SDK that may hang in `start`."""
+def captured(fault: str, marker: str) -> RealSenseCamera:
+    """What `CaptureProcess` opens in a test: the driver on a software device, which may `hang`, or get `stuck`, or bring another `size`."""
+    device = SoftwareRealSense()
 
-    def __init__(self, mode: str) -> None:
-        self._rig = SoftwareRealSense()
-        super().__init__(find=self._hang if mode == "hang" else lambda rs_, serial: self._rig.device)
-        threading.Thread(target=self._feed, daemon=True).start()
-
-    def _hang(self, rs_: Any, serial: str) -> Any:
-        while True:
+    def find(rs_: Any, serial: str) -> Any:
+        Path(marker).touch()
+        while fault == "hang":
             time.sleep(60.0)
+        return device.device
 
-    def _feed(self) -> None:
+    def feed() -> None:
+        """Ten frames that differ, then what the fault makes of them."""
         while True:
-            if self._rig.sensor.get_active_streams():
-                self._rig.send(flat(1000 + self._rig.sent % 1000))
+            if device.sensor.get_active_streams():
+                if fault == "size" and device.sent == 10:
+                    device.profile = device.sensor.get_stream_profiles()[1].as_video_stream_profile()
+                lens = device.profile.get_intrinsics()
+                device.send(np.full((lens.height, lens.width), 1000 + min(device.sent, 10)))
             time.sleep(1 / 30)
+
+    threading.Thread(target=feed, daemon=True).start()
+    return RealSenseCamera(find=find)

@@ -1,6 +1,7 @@
 """The real SDK without a camera: librealsense's `software_device` stands in for it; from its sensor on, all is the driver's code."""
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,10 +27,9 @@ rs = pytest.importorskip("pyrealsense2", reason="the RealSense SDK is not instal
 
 from edge import realsense  # noqa: E402
 from edge.replay import ReplayCamera  # noqa: E402
-from tests.edge.software_realsense import D405_UNIT_M, D435_UNIT_M, FX, HEIGHT, WIDTH, SoftwareRealSense, flat  # noqa: E402
+from tests.edge.software_realsense import D405_UNIT_M, D435_UNIT_M, DOMAINS, FX, HEIGHT, WIDTH, SoftwareRealSense, flat  # noqa: E402
 
 LENS = Intrinsics(WIDTH, HEIGHT, FX, FX, WIDTH / 2 - 0.5, HEIGHT / 2 - 1.5)
-DOMAINS = rs.timestamp_domain
 NOT_LATE_S = 0.5  # what a busy machine may need from `send` to the stamp of its arrival
 
 
@@ -100,8 +100,9 @@ def test_the_newest_frame_wins_and_stays_until_there_is_another(rig) -> None:
 
 def test_a_unit_that_changes_while_it_streams_is_followed(rig) -> None:
     camera = rig.started()
-    rig.device.send(flat(1000), unit_m=D435_UNIT_M)
-    assert camera.latest().depth_m[0, 0] == pytest.approx(1.0)
+    for unit_m in [D435_UNIT_M] * 40 + [D405_UNIT_M]:
+        rig.device.send(flat(1000), unit_m=unit_m)
+        assert camera.latest().depth_m[0, 0] == pytest.approx(1000 * unit_m)
 
 
 @pytest.mark.parametrize("unit_m", [1e-6, 0.01, 1.0, float("nan")])
@@ -257,6 +258,19 @@ def test_what_the_sdk_raises_is_one_sentence(rig) -> None:
     rig.started()
     with pytest.raises(ObservationError, match=r"the depth sensor cannot be started \(.*\); is another program using the camera"):
         rig.camera().start()
+
+
+def test_what_the_sdk_raises_on_a_frame_is_one_sentence_too(rig) -> None:
+    class Broken:
+        def as_depth_frame(self) -> None:
+            raise RuntimeError("null pointer passed for argument\n'frame_ref'")
+
+    camera = rig.started()
+    camera._stream._arrived(Broken())
+    with pytest.raises(
+        ObservationError, match=r"a frame cannot be read \(null pointer passed for argument 'frame_ref'\); is the camera plugged"
+    ):
+        camera.latest()
 
 
 def test_a_gone_device_and_a_stopped_stream_leave_the_last_frame_to_grow_old(rig) -> None:
@@ -488,18 +502,46 @@ def test_a_real_camera_refuses_virtual_time(driver) -> None:
         open_devices(config)
 
 
-def test_in_the_capture_process_a_driver_that_hangs_is_killed_and_its_frames_come_through_otherwise() -> None:
-    opener = "tests.edge.software_realsense:HangingCamera"
-    with closing(CaptureProcess(opener, ("work",), first_frame_within_s=60.0)) as camera:
+OPENER = "tests.edge.software_realsense:captured"
+
+
+def away(camera: CaptureProcess) -> str:
+    """Why it has no frames, as soon as it has none."""
+    deadline_s = time.monotonic() + 60.0
+    while time.monotonic() < deadline_s:
+        try:
+            camera.latest()
+        except ObservationError as error:
+            return str(error)
+        time.sleep(0.005)
+    return "nothing happened"
+
+
+@pytest.mark.parametrize(
+    ("fault", "restart_after_s", "says"),
+    [("stuck", 1.0, "brought no new frame for"), ("size", 60.0, "the depth frame is uint16 (480, 640)")],
+)
+def test_in_the_capture_process_frames_come_through_and_what_ends_them_is_told(fault, restart_after_s, says, tmp_path) -> None:
+    arguments = (fault, str(tmp_path / "opened"))
+    with closing(CaptureProcess(OPENER, arguments, first_frame_within_s=60.0, restart_after_s=restart_after_s)) as camera:
         assert camera.start() == LENS
         assert camera.serial == "123456789012"
-        assert 0.0999 < camera.latest().depth_m[0, 0] < 0.2
-    hanging = CaptureProcess(opener, ("hang",), first_frame_within_s=1.0)
-    with pytest.raises(ObservationError, match="no depth frame in 1 s|no new frame for 1.0 s"):
-        hanging.start()
-    process = hanging.process
+        assert 0.0999 < camera.latest().depth_m[0, 0] < 0.102
+        assert says in away(camera)
+
+
+def test_a_driver_that_hangs_in_start_is_killed(tmp_path) -> None:
+    marker = tmp_path / "opened"
+    camera = CaptureProcess(OPENER, ("hang", str(marker)), first_frame_within_s=60.0)
+    camera._supervisor.start()
+    deadline_s = time.monotonic() + 50.0
+    while not marker.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    process = camera.process
     assert process is not None
+    assert process.poll() is None
     began_s = time.monotonic()
-    hanging.close()
+    camera.close()
     assert time.monotonic() - began_s < 0.5
-    assert process.poll() is not None
+    assert process.poll() == -signal.SIGKILL
