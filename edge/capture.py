@@ -146,7 +146,8 @@ class CaptureProcess:
             if process.poll() is not None:
                 why = self._board.why or f"the capture process died ({_cause(process.returncode)}), expected it to run{_REMEDY}"
             elif now_s - since_s > limit_s:
-                why = f"the camera has brought no new frame for {now_s - since_s:.1f} s, expected about 25 a second{_REMEDY}"
+                silent = f"the camera has brought no new frame for {now_s - since_s:.1f} s, expected about 25 a second{_REMEDY}"
+                why = self._board.why or silent  # it may have said why, and hang while it ends
         if why:
             self._away = why
             self._news.set()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from edge import __version__, control_cli
+from edge import __version__, control_cli, record_depth
 from edge import config as configuration
 from edge.errors import ConfigError, DofbotError, MissingExtraError
 
@@ -101,6 +101,7 @@ def timing(
 
 
 control_cli.register(app)
+record_depth.register(app)
 
 
 @contextmanager

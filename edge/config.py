@@ -21,6 +21,7 @@ from edge.faults import check as check_fault
 from edge.safety import DOFBOT_LIMITS
 
 Positive = Annotated[float, Meta(gt=0.0)]
+PresetName = Literal["default", "high_accuracy", "high_density", "medium_density"]
 
 
 class _Section(Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,10 +95,17 @@ class BusConfig(_Section, frozen=True):
 
 
 class CameraConfig(_Section, frozen=True):
-    """Where depth frames come from, and how old one may be."""
+    """Where depth frames come from, and how old one may be. docs/realsense.md has the reasons."""
 
-    driver: Literal["simulator"] = "simulator"
+    driver: Literal["simulator", "realsense", "replay"] = "simulator"
     max_age_s: Positive = 0.1  # an older frame is not used: the arm holds
+    serial: str = ""  # of the RealSense to use; empty: the only one that is plugged in
+    width: Annotated[int, Meta(ge=1, le=1280)] = 424  # a larger image sees less near: edge/realsense.py
+    height: Annotated[int, Meta(ge=1, le=800)] = 240
+    fps: Annotated[int, Meta(ge=15, le=90)] = 30
+    preset: PresetName = "high_density"  # the camera's visual preset; policies are trained with 2 % of holes at most
+    file: str = ""  # the recording, for driver `replay`
+    loop: bool = False  # play it for ever
 
 
 class CalibrationConfig(_Section, frozen=True):
@@ -107,7 +115,7 @@ class CalibrationConfig(_Section, frozen=True):
 
 
 class SimulatorConfig(_Section, frozen=True):
-    """The simulator server, when a driver is `simulator` or the I2C bus is emulated."""
+    """The simulator server; nobody connects to it unless a driver is `simulator` or the I2C bus is emulated."""
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 5555  # on loopback; elsewhere: ssh -L
     clock: Literal["real", "virtual"] = "real"  # virtual: lockstep, as fast as the machine allows
@@ -197,6 +205,8 @@ def check_rules(config: Config, where: str) -> None:
     _check_control(config.control, where)
     _check_board(config.bus.board, where)
     _check_faults(config.faults, where)
+    if config.camera.driver == "replay" and not config.camera.file:
+        raise ConfigError(f"{where}: camera.file = '' with camera.driver = 'replay', expected a recording (.db3); name it")
 
 
 def _check_place(place: tuple[float, float], where: str) -> None:

@@ -21,6 +21,7 @@ from edge.faulty import FaultyCamera, FaultyI2C
 from edge.judge import JudgedCamera
 from edge.messages import Frame, JointCommand
 from edge.pca9685 import Pca9685Bus
+from edge.replay import ReplayCamera
 from edge.servos import ServoBus, SimulatorBus, check_travel, command_from_pulses, pulses_us
 from edge.simulator import SimulatorLink
 
@@ -104,26 +105,31 @@ class SimulatorCapture(CaptureProcess):
 
 
 def open_devices(config: Config) -> Devices:
-    """Open what the configuration names, the simulator always: no other camera has a driver. No servo is powered yet.
+    """Open what the configuration names, and connect to the simulator only if any of it is simulated. No servo is powered yet.
 
     Raises `ConfigError` for servos that cannot reach the joint limits or cannot follow the clock, `BusError` for a device
     that does not answer, `MissingExtraError` without its driver; what was opened before is closed again.
     """
     check_travel(config.bus.servos)
     check_counts(config.bus.board.servos)
-    if config.simulator.clock == "virtual" and config.bus.driver != "simulator" and config.bus.i2c == "board":
+    if config.simulator.clock == "virtual" and not _bus_is_simulated(config.bus):
         raise ConfigError(
             "simulator.clock = 'virtual' with bus.i2c = 'board', expected 'real': virtual time runs faster than servos can; change either"
         )
-    return open_on(SimulatorLink.connect(config.simulator.port, config.simulator.clock), config)
+    if config.simulator.clock == "virtual" and config.camera.driver != "simulator":
+        found = f"simulator.clock = 'virtual' with camera.driver = '{config.camera.driver}'"
+        raise ConfigError(f"{found}, expected 'real': its frames come in real time; change either")
+    is_simulated = _bus_is_simulated(config.bus) or config.camera.driver == "simulator"
+    return open_on(SimulatorLink.connect(config.simulator.port, config.simulator.clock) if is_simulated else None, config)
 
 
-def open_on(link: SimulatorLink, config: Config, watch: Callable[[ServoBus], ServoBus] = lambda bus: bus) -> Devices:
+def open_on(link: SimulatorLink | None, config: Config, watch: Callable[[ServoBus], ServoBus] = lambda bus: bus) -> Devices:
     """The same on a link that is there, and closed with the rest. `watch` may put a bus around the driver, to see what it is sent."""
-    is_virtual = link.clock == "virtual"
+    is_virtual = link is not None and link.clock == "virtual"
     with ExitStack() as opened:
-        opened.callback(link.close)
-        clock: Clock = VirtualClock(link) if is_virtual else MonotonicClock()
+        if link is not None:
+            opened.callback(link.close)
+        clock: Clock = VirtualClock(link) if link is not None and is_virtual else MonotonicClock()
         faults = _faults(config, clock)
         camera = JudgedCamera(FaultyCamera(_camera(config, link), faults))
         opened.callback(camera.close)
@@ -133,8 +139,19 @@ def open_on(link: SimulatorLink, config: Config, watch: Callable[[ServoBus], Ser
         return Devices(bus, camera, clock, opened.pop_all().close, faults)
 
 
-def _camera(config: Config, link: SimulatorLink) -> DepthCamera:
-    """Lockstep takes place in our process; everywhere else the camera has its own, which can be killed."""
+def _bus_is_simulated(bus: BusConfig) -> bool:
+    return bus.driver == "simulator" or bus.i2c == "emulated"
+
+
+def _camera(config: Config, link: SimulatorLink | None) -> DepthCamera:
+    """Lockstep and recordings take place in our process; everywhere else the camera has its own, which can be killed."""
+    camera = config.camera
+    if camera.driver == "realsense":
+        arguments = (camera.serial, camera.width, camera.height, camera.fps, camera.preset)
+        return CaptureProcess("edge.realsense:RealSenseCamera", arguments)
+    if camera.driver == "replay":
+        return ReplayCamera(camera.file, camera.loop)
+    assert link is not None
     if config.simulator.clock == "virtual":
         return SimulatorCamera(link)
     return SimulatorCapture(link)
@@ -149,12 +166,14 @@ def _faults(config: Config, clock: Clock) -> Faults:
     return Faults(config.faults.allow, config.faults.script, clock.now_s, config.faults.seed, missing)
 
 
-def _bus(config: Config, link: SimulatorLink, faults: Faults, clock: Clock) -> ServoBus:
+def _bus(config: Config, link: SimulatorLink | None, faults: Faults, clock: Clock) -> ServoBus:
+    if not _bus_is_simulated(config.bus):
+        return DofbotBoardBus(config.bus) if config.bus.driver == "dofbot_board" else _pca9685(config.bus)
+    assert link is not None
     if config.bus.driver == "simulator":
         return SimulatorBus(config.bus.servos, link.write_pulses)
-    if config.bus.driver == "dofbot_board":
-        return _emulated_board(config.bus, link, faults, clock) if config.bus.i2c == "emulated" else DofbotBoardBus(config.bus)
-    return _emulated_pca9685(config.bus, link, faults, clock) if config.bus.i2c == "emulated" else _pca9685(config.bus)
+    emulated = _emulated_board if config.bus.driver == "dofbot_board" else _emulated_pca9685
+    return emulated(config.bus, link, faults, clock)
 
 
 def _pca9685(config: BusConfig) -> ServoBus:

@@ -28,6 +28,7 @@ def main() -> None:
     with quiet():
         import cuts
         import decision
+        import depth_filters
         import environment
         import ik
         import loop
@@ -50,6 +51,7 @@ def main() -> None:
             "a policy": lambda: policy.append(decision.policy_file(folder)),
             "inverse kinematics": ik.bench,
             "depth images": rendering.bench,
+            "depth filters": depth_filters.bench,
             "environment steps": environment.bench,
             "decisions": lambda: decision.bench(policy[0]),
             "starts": lambda: start.bench(policy[0]),

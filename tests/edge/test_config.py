@@ -106,7 +106,8 @@ def test_every_field_is_read(tmp_path: Path) -> None:
             + servos(*entries)
             + "\ndriver = 'simulator'\ni2c = 'emulated'\naddress = 0x41\nreference_clock_hz = 26_000_000\n"
             + f"[bus.board]\ni2c_bus = 7\naddress = 0x16\nmove_ms = 300\nservos = [{', '.join(by_id)}]\n"
-            + "[camera]\nmax_age_s = 0.2\n[simulator]\nport = 6000\nclock = 'virtual'\n"
+            + "[camera]\ndriver = 'replay'\nmax_age_s = 0.2\nserial = '405'\nwidth = 640\nheight = 480\nfps = 15\n"
+            + "preset = 'high_accuracy'\nfile = 'seen.db3'\nloop = true\n[simulator]\nport = 6000\nclock = 'virtual'\n"
             + "[run]\npolicy = 'other.onnx'\ngrasps = 3\nplace_in_table_m = [0.1, 0.07]\nrecord = 'run.msgpack'\n"
             + "[realtime]\nfifo_priority = 0\ncpus = [3, 1023]\nlock_memory = false\nfreeze_gc = false\n",
         )
@@ -121,7 +122,8 @@ def test_every_field_is_read(tmp_path: Path) -> None:
     )
     assert msgspec.structs.astuple(config.bus.board)[:3] == (7, 0x16, 300)
     assert msgspec.structs.astuple(config.bus.board.servos[0]) == (6, 1990.0, 13.0, -1, 100, 3900)
-    assert (config.camera.max_age_s, config.simulator.port, config.simulator.clock) == (0.2, 6000, "virtual")
+    assert msgspec.structs.astuple(config.camera) == ("replay", 0.2, "405", 640, 480, 15, "high_accuracy", "seen.db3", True)
+    assert (config.simulator.port, config.simulator.clock) == (6000, "virtual")
     assert msgspec.structs.astuple(config.realtime) == (0, (3, 1023), False, False)
     assert msgspec.structs.astuple(config.run) == ("other.onnx", 3, (0.1, 0.07), "run.msgpack")
 
@@ -158,6 +160,9 @@ def test_an_unknown_key_is_named_with_a_near_one_only_if_it_is_near(text: str, k
         ("bus", "address", (0x03, 0x77), (0x02, 0x78, -1)),
         ("bus.board", "i2c_bus", (0, 99), (-1, 100)),
         ("bus.board", "address", (0x03, 0x77), (0x02, 0x78)),
+        ("camera", "width", (1, 1280), (0, 1281)),
+        ("camera", "height", (1, 800), (0, 801)),
+        ("camera", "fps", (15, 90), (14, 91)),
         ("bus.board", "move_ms", (0, 1000), (-1, 1001)),
         ("bus", "reference_clock_hz", (22_000_000, 28_000_000), (21_999_999, 28_000_001)),
         ("camera", "max_age_s", (5e-324, 1e9), (0.0, -0.1)),
@@ -226,6 +231,9 @@ def test_what_is_not_finite_is_refused_wherever_it_is(text: str, where: str, num
         ("[simulator]\nport = true", "simulator.port = True: expected `int`"),
         ("[simulator]\nclock = 'fast'", "simulator.clock = 'fast': expected 'real' or 'virtual'"),
         ("[bus]\ndriver = 'pca'", "bus.driver = 'pca': expected 'pca9685' or 'dofbot_board' or 'simulator'"),
+        ("[camera]\ndriver = 'd405'", "camera.driver = 'd405': expected 'simulator' or 'realsense' or 'replay'"),
+        ("[camera]\nserial = 405", "camera.serial = 405: expected `str`"),
+        ("[camera]\npreset = 'hand'", "camera.preset = 'hand': expected 'default' or 'high_accuracy' or"),
         ("[run]\nplace_in_table_m = [0.1]", "run.place_in_table_m = [0.1]: expected `array` of length 2"),
         ("[realtime]\ncpus = [-1]", "realtime.cpus[0] = -1: expected"),
         ("[realtime]\ncpus = 3", "realtime.cpus = 3: expected `array`"),
@@ -236,6 +244,10 @@ def test_what_is_not_finite_is_refused_wherever_it_is(text: str, where: str, num
 )
 def test_a_value_of_the_wrong_kind_is_named_with_what_was_expected(text: str, where: str, tmp_path: Path) -> None:
     assert where in refusal(tmp_path, text)
+
+
+def test_a_replay_without_a_recording_is_refused(tmp_path: Path) -> None:
+    assert "camera.file = '' with camera.driver = 'replay', expected a recording" in refusal(tmp_path, "[camera]\ndriver = 'replay'")
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 7])
