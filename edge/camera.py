@@ -1,5 +1,7 @@
 """The depth camera: where frames come from."""
 
+import importlib
+import json
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +22,13 @@ class DepthCamera(Protocol):
 
     def close(self) -> None:
         """Stop. Idempotent, never raises."""
+
+
+def open_camera(opener: str, arguments: str) -> DepthCamera:
+    """What "module:name" makes of arguments, numbers and strings in a JSON list: a camera that is opened in another process."""
+    module, _, name = opener.partition(":")
+    camera: DepthCamera = getattr(importlib.import_module(module), name)(*json.loads(arguments))
+    return camera
 
 
 class SimulatorCamera:
