@@ -38,6 +38,8 @@ class SimulatorCamera:
     relies on that. So the frame's number goes into the last bits of one valid pixel: 0.1 µm at most.
     """
 
+    serial = "simulated"  # no real camera's: a calibration of one is refused here, and one of this camera there
+
     def __init__(self, link: SimulatorLink, timeout_s: float = 5.0) -> None:
         self._link = link
         self._timeout_s = timeout_s

@@ -22,6 +22,7 @@ from edge.messages import Frame, JointCommand
 from edge.pca9685 import Pca9685Bus
 from edge.servos import ServoBus, SimulatorBus, check_travel, command_from_pulses, pulses_us
 from edge.simulator import SimulatorLink
+from edge.virtual_camera import Mounting, ReprojectedCamera, through
 
 Chip = Pca9685Emulator | DofbotBoardEmulator
 
@@ -92,8 +93,8 @@ class EmulatedBus:
 class SimulatorCapture(CaptureProcess):
     """The simulator's camera in a process of its own, beside the arm's link, which is told first why the simulator ends."""
 
-    def __init__(self, link: SimulatorLink) -> None:
-        super().__init__("edge.camera:SimulatorWatcher", (link.port,))
+    def __init__(self, link: SimulatorLink, mounting: Mounting | None = None) -> None:
+        super().__init__(*through(mounting, "edge.camera:SimulatorWatcher", (link.port,)))
         self._link = link
 
     def latest(self) -> Frame | None:
@@ -102,9 +103,10 @@ class SimulatorCapture(CaptureProcess):
         return super().latest()
 
 
-def open_devices(config: Config) -> Devices:
+def open_devices(config: Config, mounting: Mounting | None = None) -> Devices:
     """Open what the configuration names, the simulator always: no other camera has a driver. No servo is powered yet.
 
+    With a `mounting` frames are as the policy's camera would have taken them; without, as they come.
     Raises `ConfigError` for servos that cannot reach the joint limits or cannot follow the clock, `BusError` for a device
     that does not answer, `MissingExtraError` without its driver; what was opened before is closed again.
     """
@@ -114,17 +116,22 @@ def open_devices(config: Config) -> Devices:
         raise ConfigError(
             "simulator.clock = 'virtual' with bus.i2c = 'board', expected 'real': virtual time runs faster than servos can; change either"
         )
-    return open_on(SimulatorLink.connect(config.simulator.port, config.simulator.clock), config)
+    return open_on(SimulatorLink.connect(config.simulator.port, config.simulator.clock), config, mounting=mounting)
 
 
-def open_on(link: SimulatorLink, config: Config, watch: Callable[[ServoBus], ServoBus] = lambda bus: bus) -> Devices:
+def open_on(
+    link: SimulatorLink,
+    config: Config,
+    watch: Callable[[ServoBus], ServoBus] = lambda bus: bus,
+    mounting: Mounting | None = None,
+) -> Devices:
     """The same on a link that is there, and closed with the rest. `watch` may put a bus around the driver, to see what it is sent."""
     is_virtual = link.clock == "virtual"
     with ExitStack() as opened:
         opened.callback(link.close)
         clock: Clock = VirtualClock(link) if is_virtual else MonotonicClock()
         faults = _faults(config, clock)
-        camera = JudgedCamera(FaultyCamera(_camera(config, link), faults))
+        camera = JudgedCamera(FaultyCamera(_camera(config, link, mounting), faults))
         opened.callback(camera.close)
         bus = BusWriter(watch(_bus(config, link, faults, clock)), is_virtual)
         opened.callback(bus.close)  # the last to be opened is the first to be closed
@@ -132,11 +139,11 @@ def open_on(link: SimulatorLink, config: Config, watch: Callable[[ServoBus], Ser
         return Devices(bus, camera, clock, opened.pop_all().close, faults)
 
 
-def _camera(config: Config, link: SimulatorLink) -> DepthCamera:
-    """Lockstep takes place in our process; everywhere else the camera has its own, which can be killed."""
+def _camera(config: Config, link: SimulatorLink, mounting: Mounting | None) -> DepthCamera:
+    """Lockstep takes place in our process; everywhere else the camera has its own, which can be killed, and which projects its frames."""
     if config.simulator.clock == "virtual":
-        return SimulatorCamera(link)
-    return SimulatorCapture(link)
+        return SimulatorCamera(link) if mounting is None else ReprojectedCamera(SimulatorCamera(link), mounting)
+    return SimulatorCapture(link, mounting)
 
 
 def _faults(config: Config, clock: Clock) -> Faults:

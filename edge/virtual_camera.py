@@ -65,7 +65,7 @@ class Reprojection:
         self._half = half[:, self._used].astype(np.float32)
 
     def __call__(self, frame: Frame) -> Frame:
-        """The frame in the policy's camera, with the time and the number that it had; raises `ObservationError` for another lens's frame."""
+        """The frame in the policy's camera, time and number as they were; raises `ObservationError` for another lens's frame."""
         lens, policy = self._lens, self._policy
         if frame.depth_m.dtype != np.float32 or frame.depth_m.shape != (lens.height, lens.width):
             found = f"{frame.depth_m.dtype} {frame.depth_m.shape}"
@@ -185,7 +185,8 @@ def _half_footprint(rays: Float64) -> Float64:
     with np.errstate(invalid="ignore", divide="ignore"):
         far = rays[:2] / rays[2]
     along_rows, along_columns = np.gradient(far, axis=(1, 2))
-    return (0.5 * (np.abs(along_rows) + np.abs(along_columns)) * rays[2]).reshape(2, -1)
+    half: Float64 = 0.5 * (np.abs(along_rows) + np.abs(along_columns)) * rays[2]
+    return half.reshape(2, -1)
 
 
 def _may_be_seen(rays: Float64, shift: Float64, policy: Intrinsics) -> NDArray[np.bool_]:
@@ -205,11 +206,6 @@ class Mounting(Struct, frozen=True):
     path: str  # of the calibration, for whoever reads an error
     found: Calibration
     policy: VirtualCamera
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether anything was: if not, the camera is taken for the policy's own."""
-        return any((self.found.lens, self.found.hand_eye, self.found.depth))
 
     def reprojection(self, lens: Intrinsics, serial: str) -> Reprojection:
         """For the camera that is plugged in; raises `ConfigError` for another one, another profile, and one that looks elsewhere.
@@ -234,6 +230,12 @@ class Mounting(Struct, frozen=True):
                 f"{COVERED_MIN:.0%}; mount it nearer to where the policy's camera was, or calibrate again"
             )
         return made
+
+
+def mounting_of(found: Calibration, path: Path, policy: VirtualCamera) -> Mounting | None:
+    """What a calibration says of the camera; None when nothing was measured of it: it is taken for the policy's own then."""
+    is_measured = any((found.lens, found.hand_eye, found.depth))
+    return Mounting(str(path), found, policy) if is_measured else None
 
 
 class ReprojectedCamera:

@@ -104,7 +104,7 @@ def test_nobody_could_arm_a_service_without_a_socket() -> None:
 
 def test_a_place_that_is_out_of_reach_is_found_before_a_device_is_opened(monkeypatch) -> None:
     monkeypatch.setattr(service, "load", lambda *_: FakePolicy(Rig()))
-    monkeypatch.setattr(service, "open_devices", lambda _: pytest.fail("a device was opened"))
+    monkeypatch.setattr(service, "open_devices", lambda *_: pytest.fail("a device was opened"))
     far = replace(Config(), run=replace(Config().run, place_in_table_m=(0.5, 0.5)))
     with pytest.raises(ConfigError, match=r"run\.place_in_table_m = \(0\.5, 0\.5\)"), service.opened(far):
         pass
