@@ -33,6 +33,7 @@ def main() -> None:
         import loop
         import nack
         import rendering
+        import reprojection
         import start
 
     if hasattr(os, "sched_setaffinity"):
@@ -49,6 +50,7 @@ def main() -> None:
             "a policy": lambda: policy.append(decision.policy_file(folder)),
             "inverse kinematics": ik.bench,
             "depth images": rendering.bench,
+            "the virtual camera": reprojection.bench,
             "environment steps": environment.bench,
             "decisions": lambda: decision.bench(policy[0]),
             "starts": lambda: start.bench(policy[0]),
