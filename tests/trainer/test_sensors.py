@@ -147,7 +147,7 @@ def test_a_camera_that_cannot_be_is_one_sentence(given: tuple[str, ...], says: s
 
 
 def test_the_calibration_is_there_before_anybody_connects(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("trainer.server.SimulatorServer.serve", lambda *_: None)
+    monkeypatch.setattr("trainer.server.SimulatorServer.serve", lambda self, _: self._listener.close())
     path = tmp_path / "robot.json"
     result = CliRunner().invoke(
         APP, ["simulate", "--port", "0", "--camera", "d435", "--camera-off-mm", "0,0,-60", "--calibration", str(path)]
