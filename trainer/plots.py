@@ -173,7 +173,7 @@ def mounts(shares: "dict[Cell, tuple[int, int]]", named: Callable[[str, float], 
                 continue
             off, (wins, episodes) = np.array(list(chosen)), np.array(list(chosen.values())).T
             low, high = np.array([wilson(int(s), int(n)) for s, n in zip(wins, episodes, strict=True)]).T
-            share, aside = wins / episodes, 0.07 * (number - 2.0)  # side by side, or intervals hide each other
+            share, aside = wins / episodes, 0.12 * (number - 2.5)  # side by side, or intervals hide each other
             label = f"{named(*place)}, {'virtual camera' if is_reprojected else 'image as it is'}"
             look = {"color": f"C{number // 2}", "fmt": "o-" if is_reprojected else "s:"}
             panel.errorbar(off + aside, share, (share - low, high - share), capsize=3, label=label, **look)
