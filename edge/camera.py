@@ -1,5 +1,7 @@
 """The depth camera: where frames come from."""
 
+import importlib
+import json
 from typing import Protocol
 
 import numpy as np
@@ -22,12 +24,21 @@ class DepthCamera(Protocol):
         """Stop. Idempotent, never raises."""
 
 
+def open_camera(opener: str, arguments: str) -> DepthCamera:
+    """What "module:name" makes of arguments, numbers and strings in a JSON list: a camera that is opened in another process."""
+    module, _, name = opener.partition(":")
+    camera: DepthCamera = getattr(importlib.import_module(module), name)(*json.loads(arguments))
+    return camera
+
+
 class SimulatorCamera:
     """The simulated wrist camera, over a link that it shares with the servo bus.
 
     A renderer repeats itself to the bit while nothing moves, and a sensor never does: whoever looks for a stuck camera
     relies on that. So the frame's number goes into the last bits of one valid pixel: 0.1 µm at most.
     """
+
+    serial = "simulated"  # no real camera's: a calibration of one is refused here, and one of this camera there
 
     def __init__(self, link: SimulatorLink, timeout_s: float = 5.0) -> None:
         self._link = link

@@ -11,7 +11,6 @@ is imported again or shared but the memory, and no helper process stays behind.
 
 import contextlib
 import ctypes
-import importlib
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from edge.camera import DepthCamera
+from edge.camera import DepthCamera, open_camera
 from edge.errors import DofbotError, ObservationError
 from edge.frameboard import FrameBoard
 from edge.judge import GOOD_FRAMES, SAME_MAX, Repeats
@@ -185,8 +184,7 @@ def main(arguments: Sequence[str]) -> int:
     be_ordinary()
     board = FrameBoard(fd)
     try:
-        module, _, name = arguments[3].partition(":")
-        camera: DepthCamera = getattr(importlib.import_module(module), name)(*json.loads(arguments[4]))
+        camera = open_camera(arguments[3], arguments[4])
         camera.start()
         board.serial = getattr(camera, "serial", "")
         _publish(camera, board, connection, parent)

@@ -24,6 +24,7 @@ from edge.pca9685 import Pca9685Bus
 from edge.replay import ReplayCamera
 from edge.servos import ServoBus, SimulatorBus, check_travel, command_from_pulses, pulses_us
 from edge.simulator import SimulatorLink
+from edge.virtual_camera import Mounting, ReprojectedCamera, through
 
 Chip = Pca9685Emulator | DofbotBoardEmulator
 
@@ -94,8 +95,8 @@ class EmulatedBus:
 class SimulatorCapture(CaptureProcess):
     """The simulator's camera in a process of its own, beside the arm's link, which is told first why the simulator ends."""
 
-    def __init__(self, link: SimulatorLink) -> None:
-        super().__init__("edge.camera:SimulatorWatcher", (link.port,))
+    def __init__(self, link: SimulatorLink, mounting: Mounting | None = None) -> None:
+        super().__init__(*through(mounting, "edge.camera:SimulatorWatcher", (link.port,)))
         self._link = link
 
     def latest(self) -> Frame | None:
@@ -104,9 +105,10 @@ class SimulatorCapture(CaptureProcess):
         return super().latest()
 
 
-def open_devices(config: Config) -> Devices:
+def open_devices(config: Config, mounting: Mounting | None = None) -> Devices:
     """Open what the configuration names, and connect to the simulator only if any of it is simulated. No servo is powered yet.
 
+    With a `mounting` frames are as the policy's camera would have taken them; without, as they come.
     Raises `ConfigError` for servos that cannot reach the joint limits or cannot follow the clock, `BusError` for a device
     that does not answer, `MissingExtraError` without its driver; what was opened before is closed again.
     """
@@ -120,10 +122,16 @@ def open_devices(config: Config) -> Devices:
         found = f"simulator.clock = 'virtual' with camera.driver = '{config.camera.driver}'"
         raise ConfigError(f"{found}, expected 'real': its frames come in real time; change either")
     is_simulated = _bus_is_simulated(config.bus) or config.camera.driver == "simulator"
-    return open_on(SimulatorLink.connect(config.simulator.port, config.simulator.clock) if is_simulated else None, config)
+    link = SimulatorLink.connect(config.simulator.port, config.simulator.clock) if is_simulated else None
+    return open_on(link, config, mounting=mounting)
 
 
-def open_on(link: SimulatorLink | None, config: Config, watch: Callable[[ServoBus], ServoBus] = lambda bus: bus) -> Devices:
+def open_on(
+    link: SimulatorLink | None,
+    config: Config,
+    watch: Callable[[ServoBus], ServoBus] = lambda bus: bus,
+    mounting: Mounting | None = None,
+) -> Devices:
     """The same on a link that is there, and closed with the rest. `watch` may put a bus around the driver, to see what it is sent."""
     is_virtual = link is not None and link.clock == "virtual"
     with ExitStack() as opened:
@@ -131,7 +139,7 @@ def open_on(link: SimulatorLink | None, config: Config, watch: Callable[[ServoBu
             opened.callback(link.close)
         clock: Clock = VirtualClock(link) if link is not None and is_virtual else MonotonicClock()
         faults = _faults(config, clock)
-        camera = JudgedCamera(FaultyCamera(_camera(config, link), faults))
+        camera = JudgedCamera(FaultyCamera(_camera(config, link, mounting), faults))
         opened.callback(camera.close)
         bus = BusWriter(watch(_bus(config, link, faults, clock)), is_virtual)
         opened.callback(bus.close)  # the last to be opened is the first to be closed
@@ -143,18 +151,25 @@ def _bus_is_simulated(bus: BusConfig) -> bool:
     return bus.driver == "simulator" or bus.i2c == "emulated"
 
 
-def _camera(config: Config, link: SimulatorLink | None) -> DepthCamera:
-    """Lockstep and recordings take place in our process; everywhere else the camera has its own, which can be killed."""
-    camera = config.camera
-    if camera.driver == "realsense":
+def _camera(config: Config, link: SimulatorLink | None, mounting: Mounting | None) -> DepthCamera:
+    """Lockstep and recordings take place in our process; everywhere else the camera has its own, which can be killed.
+
+    Frames are projected where they are taken.
+    """
+    if config.camera.driver == "realsense":
+        camera = config.camera
         arguments = (camera.serial, camera.width, camera.height, camera.fps, camera.preset)
-        return CaptureProcess("edge.realsense:RealSenseCamera", arguments)
-    if camera.driver == "replay":
-        return ReplayCamera(camera.file, camera.loop)
+        return CaptureProcess(*through(mounting, "edge.realsense:RealSenseCamera", arguments))
+    if config.camera.driver == "replay":
+        return _here(ReplayCamera(config.camera.file, config.camera.loop), mounting)
     assert link is not None
     if config.simulator.clock == "virtual":
-        return SimulatorCamera(link)
-    return SimulatorCapture(link)
+        return _here(SimulatorCamera(link), mounting)
+    return SimulatorCapture(link, mounting)
+
+
+def _here(camera: DepthCamera, mounting: Mounting | None) -> DepthCamera:
+    return camera if mounting is None else ReprojectedCamera(camera, mounting)
 
 
 def _faults(config: Config, clock: Clock) -> Faults:

@@ -25,6 +25,7 @@ from edge.realtime import Grant, realtime
 from edge.record import Recorder, Summary, Timings
 from edge.runtime import Runtime
 from edge.task import GraspTask
+from edge.virtual_camera import Mounting, mounting_of
 
 _log = logging.getLogger(__name__)
 
@@ -45,12 +46,12 @@ def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
     With `records`, that of the last run is overwritten.
     """
     policy = _load(settings, Path(settings.run.policy))
-    settings = _calibrated(settings)
+    settings, mounting = _calibrated(settings, policy)
     try:
         task = GraspTask(policy.contract, settings.run.place_in_table_m)
     except UnreachableError as error:
         raise ConfigError(f"run.place_in_table_m = {settings.run.place_in_table_m}, or the policy's start: {error}") from None
-    with closing(open_devices(settings)) as devices:
+    with closing(open_devices(settings, mounting)) as devices:
         preflight(policy, devices.camera)
         with closing(Recorder(settings.run.record if records else "")) as recorder:
             yield Parts(policy, task, devices, recorder)
@@ -100,14 +101,14 @@ def _ended(systemd: Notifier, result: Summary) -> Summary:
     return result
 
 
-def _calibrated(settings: Config) -> Config:
-    """The configuration with what was measured on this robot; raises `ConfigError` for what was measured on another."""
+def _calibrated(settings: Config, policy: Policy) -> tuple[Config, Mounting | None]:
+    """The configuration with what was measured on this robot, and what of its camera; raises `ConfigError` for what is of another robot."""
     if not settings.calibration.file:
-        return settings
+        return settings, None
     path = Path(settings.calibration.file)
     found = calibration.load(path)
     calibration.check_robot(found, path, settings.mount, settings.bus, urdf.dofbot_sha256())
-    return calibration.applied(settings, found)
+    return calibration.applied(settings, found), mounting_of(found, path, policy.contract.camera)
 
 
 def _load(settings: Config, path: Path) -> Policy:

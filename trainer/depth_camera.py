@@ -1,7 +1,7 @@
 """What a stereo depth camera makes of a true depth image: noise, disparity steps, shadows, holes, blindness nearby.
 
-Pure: image in, image out, randomness from the generator passed in. The camera is a RealSense D405 seen through the
-policy's 64×64 view; figures and their sources stand with the ranges in `trainer/randomise.py`.
+Pure: image in, image out, randomness from the generator passed in. The camera is a RealSense D405, unless its baseline says otherwise,
+in its own view or seen through the policy's 64×64; figures and their sources stand with the ranges in `trainer/randomise.py`.
 """
 
 import numba
@@ -11,7 +11,7 @@ from msgspec import Struct
 from edge.messages import Float32
 
 BASELINE_M = 0.018  # D405 (realsense-ros #2367)
-SENSOR_FOCAL_PX = 214.0  # D405 at 424×240: 382 px at 640×480 (realsense-ros #2367), scaled by the field of view
+SENSOR_FOCAL_PX = 214.0  # D405 at 424×240: 382 px at 640×480 (realsense-ros #2367), scaled by the field of view; a D435 has the same
 
 
 class DepthFaults(Struct, frozen=True):
@@ -24,6 +24,7 @@ class DepthFaults(Struct, frozen=True):
     blobs: int = 0  # holes of 2-6 pixels
     near_blind_m: float = 0.0  # nearer than this there is no depth
     shadows: bool = False  # the side of an edge that only one of the two imagers sees
+    baseline_m: float = BASELINE_M
 
 
 NO_FAULTS = DepthFaults()
@@ -40,13 +41,14 @@ def spoil(depth_m: Float32, faults: DepthFaults, focal_px: float, rng: np.random
         row, column = rng.integers(0, height), rng.integers(0, width)
         size = rng.integers(2, 7, size=2)
         holes[row : row + size[0], column : column + size[1]] = True
-    return _spoil(depth_m, noise, holes, faults.disparity_step_px, 1.0 + faults.scale_error, faults.near_blind_m, faults.shadows, focal_px)
+    scale, step_px = 1.0 + faults.scale_error, faults.disparity_step_px
+    return _spoil(depth_m, noise, holes, step_px, scale, faults.near_blind_m, faults.shadows, focal_px, faults.baseline_m)
 
 
 @numba.njit(cache=True)
-def _spoil(depth_m, noise_px, holes, step_px, scale, near_blind_m, shadows, focal_px):
+def _spoil(depth_m, noise_px, holes, step_px, scale, near_blind_m, shadows, focal_px, baseline_m):
     height, width = depth_m.shape
-    focal_baseline = SENSOR_FOCAL_PX * BASELINE_M
+    focal_baseline = SENSOR_FOCAL_PX * baseline_m
     seen_m = np.zeros_like(depth_m)
     for row in range(height):
         # Shadow: from right to left, a point is hidden from the right imager by any nearer one that projects left of it.
@@ -55,7 +57,7 @@ def _spoil(depth_m, noise_px, holes, step_px, scale, near_blind_m, shadows, foca
             true_m = depth_m[row, column]
             if true_m <= 0.0:
                 continue
-            right = column - focal_px * BASELINE_M / true_m
+            right = column - focal_px * baseline_m / true_m
             hidden = shadows and right > leftmost + 0.5
             leftmost = min(leftmost, right)
             if hidden or holes[row, column] or true_m < near_blind_m:

@@ -16,6 +16,8 @@ from edge.robot import OPENING_MAX_M, PARK_RAD, POSITION_MAX_RAD, POSITION_MIN_R
 from edge.servos import command_from_pulses, pulses_us
 from edge.wire import PulsesUs
 from trainer.blocks import Block
+from trainer.depth_camera import spoil
+from trainer.sensors import Wrist
 from trainer.world import PHYSICS_HZ, World
 
 # A set point that has come through a PCA9685 is off by up to one count, 4.88 µs or 0.66° of a 270° servo: 11.5 mrad. Bus servos that
@@ -43,18 +45,23 @@ class Desk:
     before has been touched, or the gripper closed. Picked means raised by `success_lift_m` and touched by both fingers for
     `success_hold_s` without a break; a block is missed once the gripper opens again without that. `results` holds
     the judged blocks; `watch`, if set, is called after every tick. One thread uses a desk.
+
+    Its camera is the policy's, and exact, unless there is one of its own on the `wrist`.
     """
 
     frame_rate_hz = 25.0
 
-    def __init__(self, contract: Contract, seed: int) -> None:
+    def __init__(self, contract: Contract, seed: int, wrist: Wrist | None = None) -> None:
         self.results: list[Result] = []
         self.watch: Callable[[Desk], None] | None = None
         self.block: Block | None = None  # as it was fed
         self.fed_s = 0.0
         self.world = World(contract)
+        self._wrist = wrist
+        if wrist is not None:
+            self.world.camera = wrist.camera
+        self._noise = np.random.default_rng((seed, 1))  # takes nothing from `_rng`: the blocks do not depend on the camera
         self._episode = contract.episode
-        self._intrinsics = contract.camera.intrinsics
         self._servos = BusConfig().servos
         self._rng = np.random.default_rng(seed)
         self._steps = 0
@@ -66,7 +73,7 @@ class Desk:
         self._used = self._closed = self._judged = True
         self._held_steps = 0
         self.world.reset(self._set_points, ())
-        self.world.depth()  # compiles the renderer, which must not happen while a client waits for its first frame
+        self.depth_frame()  # compiles the renderer, which must not happen while a client waits for its first frame
 
     @property
     def now_s(self) -> float:
@@ -96,7 +103,8 @@ class Desk:
 
     def depth_frame(self) -> tuple[Float32, Intrinsics]:
         """(height, width) float32 metres as the wrist camera sees them, 0 = invalid."""
-        return self.world.depth(), self._intrinsics
+        depth_m, lens = self.world.depth(), self.world.camera.intrinsics
+        return (depth_m if self._wrist is None else spoil(depth_m, self._wrist.faults, lens.fx, self._noise)), lens
 
     def servos_us(self) -> PulsesUs:
         """The pulse that would hold each servo where the physics has it: of a gripper on a block, the block's."""

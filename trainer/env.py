@@ -16,6 +16,7 @@ from edge.contract import BlockInput, Contract, DepthInput
 from edge.messages import Float32, Float64, Frame, JointCommand
 from edge.safety import DOFBOT_LIMITS, gate, resting
 from edge.task import GraspTask, Phase
+from edge.virtual_camera import Reprojection
 from trainer import spec
 from trainer.depth_camera import NO_FAULTS, spoil
 from trainer.randomise import MAX_LATENCY_TICKS, Draw, Scene, draw_scene
@@ -73,6 +74,7 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
         self.spawn_fraction = 1.0  # curriculum: part of the spawn area's y extent in use
         self.task = GraspTask(self.contract, _PLACE_IN_TABLE_M)
         self.world = World(self.contract)
+        self.reprojection: Reprojection | None = None  # of another camera on the wrist, `world.camera`, into the policy's
         self._tick_s = 1.0 / self.contract.rates.tick_hz
         self._sight = sight = self.contract.sight
         shape = sight.tensor_shape[1:]
@@ -229,12 +231,14 @@ class DofbotGrasp(gym.Env[dict[str, Any], np.ndarray]):
 
     def _look(self, wanted: DepthInput) -> Float32:
         """The image of the camera on the wrist."""
-        scene, camera = self.scene, self.contract.camera.intrinsics
+        scene, lens = self.scene, self.world.camera.intrinsics
         depth_m = self.world.depth(self._joints[-1 - scene.latency_ticks])
         if scene.faults != NO_FAULTS:
-            depth_m = spoil(depth_m, scene.faults, camera.fx, self.np_random)
-        frame = Frame(depth_m, camera, self.world.now_s, self._state.step)
-        return observation.depth_input(frame, wanted, camera)
+            depth_m = spoil(depth_m, scene.faults, lens.fx, self.np_random)
+        frame = Frame(depth_m, lens, self.world.now_s, self._state.step)
+        if self.reprojection is not None:
+            frame = self.reprojection(frame)
+        return observation.depth_input(frame, wanted, self.contract.camera.intrinsics)
 
     def _locate(self, wanted: BlockInput) -> Float32:
         """Where the marker on the block is seen."""

@@ -1,6 +1,7 @@
 """Pictures of a training run and of an evaluation."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -13,6 +14,7 @@ from trainer.evaluate import Outcome, causes, wilson
 from trainer.randomise import RANGES
 
 if TYPE_CHECKING:  # it brings torch, which evaluating a policy file does without
+    from trainer.mount_study import Cell
     from trainer.runlog import Row
 
 GRASPED = "tab:blue"
@@ -156,6 +158,31 @@ def study(table: Path, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=130)
+
+
+def mounts(shares: "dict[Cell, tuple[int, int]]", named: Callable[[str, float], str], path: Path) -> None:
+    """Success against how far the camera is from where it was meant, a panel each for lengths and angles; see `trainer.mount_study`."""
+    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    places = list(dict.fromkeys((cell.sensor, cell.back_mm) for cell in shares))
+    for panel, unit, field, other in zip(panels, ("mm", "°"), ("off_mm", "off_deg"), ("off_deg", "off_mm"), strict=True):
+        for number, (place, is_reprojected) in enumerate((place, how) for place in places for how in (True, False)):
+            mine = {c: found for c, found in shares.items() if c[0:2] == place and c.is_reprojected == is_reprojected}
+            chosen = {getattr(c, field): found for c, found in mine.items() if getattr(c, other) == 0.0}
+            if not chosen:
+                continue
+            off, (wins, episodes) = np.array(list(chosen)), np.array(list(chosen.values())).T
+            low, high = np.array([wilson(int(s), int(n)) for s, n in zip(wins, episodes, strict=True)]).T
+            share, aside = wins / episodes, 0.12 * (number - 2.5)  # side by side, or intervals hide each other
+            label = f"{named(*place)}, {'virtual camera' if is_reprojected else 'image as it is'}"
+            look = {"color": f"C{number // 2}", "fmt": "o-" if is_reprojected else "s:"}
+            panel.errorbar(off + aside, share, (share - low, high - share), capsize=3, label=label, **look)
+        panel.set(xlabel=f"camera {'shifted' if unit == 'mm' else 'turned'} by ({unit})", ylim=(-0.03, 1.03))
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("grasped (95 % interval)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(places))
+    figure.savefig(path, dpi=110)
 
 
 def _round_step(length: float) -> float:

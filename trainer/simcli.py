@@ -1,11 +1,15 @@
 """`dofbot simulate`, `dofbot demo` and `dofbot soak`: the whole pipeline without hardware."""
 
+import math
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from edge.errors import ConfigError
+
+CameraName = Literal["d405", "d435"]
 POLICY = Path("trainer/results/policy.onnx")
 
 
@@ -20,15 +24,34 @@ def simulate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="On loopback; 0 takes a free one.")] = 5555,
     seed: Annotated[int, typer.Option(help="Of the blocks that are fed.")] = 0,
     policy: Annotated[Path | None, typer.Option(help="Policy file whose task is set up; without it, the task that we train.")] = None,
+    camera: Annotated[CameraName | None, typer.Option(help="Its camera, 424×240 with noise; without it the policy's own, exact.")] = None,
+    camera_off_mm: Annotated[str, typer.Option(metavar="X,Y,Z", help="How far --camera is from the policy's, in its own axes.")] = "0,0,0",
+    camera_off_deg: Annotated[str, typer.Option(metavar="X,Y,Z", help="The same as a rotation vector, in degrees.")] = "0,0,0",
+    calibration: Annotated[Path | None, typer.Option(help="Write what a perfect calibration of --camera would find to this file.")] = None,
 ) -> None:
-    """Serve a simulated arm, camera and desk until Ctrl-C; `dofbot run` drives it like a real one."""
+    """Serve a simulated arm, camera and desk until Ctrl-C; `dofbot run` drives it like a real one.
+
+    With --camera the wrist has a camera with a mount and a lens of its own. What it sees is not what the policy was trained with; a run
+    with calibration.file set to the file that --calibration writes makes up for that.
+    """
+    from edge import calibration as calibrations
     from edge.policy import load
-    from trainer import spec
+    from trainer import sensors, spec
     from trainer.desk import Desk
     from trainer.server import SimulatorServer
 
+    if camera is None and (calibration or (camera_off_mm, camera_off_deg) != ("0,0,0", "0,0,0")):
+        raise ConfigError("--camera is missing, expected d405 or d435 where an offset or a calibration is asked for; add it")
     contract = load(policy).contract if policy else spec.contract()
-    desk = Desk(contract, seed)
+    wrist = None
+    if camera is not None:
+        shift_m = [mm * 1e-3 for mm in _three(camera_off_mm, "--camera-off-mm")]
+        turn_rad = [math.radians(deg) for deg in _three(camera_off_deg, "--camera-off-deg")]
+        wrist = sensors.wrist(camera, contract.camera, shift_m, turn_rad)
+        if calibration:
+            by = f"dofbot simulate --camera {camera} --camera-off-mm {camera_off_mm} --camera-off-deg {camera_off_deg}"
+            calibrations.save(calibration, sensors.calibration_of(contract, wrist.camera, by))
+    desk = Desk(contract, seed, wrist)
     server = SimulatorServer(desk, port)
     typer.echo(f"simulated DOFBOT (PyBullet; no hardware is touched) on 127.0.0.1:{server.port}, seed {seed}; Ctrl-C ends it")
     try:
@@ -38,6 +61,16 @@ def simulate(
         typer.echo(f"\n{picked} of {len(desk.results)} blocks picked; the simulation lost {server.late_s:.2f} s against wall time")
     finally:
         desk.close()
+
+
+def _three(text: str, option: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != 3 or not all(map(math.isfinite, found)):
+        raise ConfigError(f"{option} {text!r} is no vector, expected three numbers as in 5,0,-2.5; correct it")
+    return found
 
 
 def demo(

@@ -3,7 +3,6 @@
 Everything here is simulated. The arm is driven like the real one, by servo set points at the tick rate.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from edge.messages import Float32, Float64, JointCommand
 from trainer.blocks import Block, Blocks
 from trainer.quiet import quiet
 from trainer.render import BOX, CYLINDER, DepthRenderer, Shape
+from trainer.sensors import offset
 from trainer.servo_model import ServoModel, ServoQuirks
 
 try:
@@ -83,7 +83,7 @@ class World:
         client.changeConstraint(gear, gearRatio=-1, erp=0.5, maxForce=100)
         self._blocks = Blocks(client)
         self._own_parts = self._primitives_on_tool()
-        self._camera = contract.camera
+        self.camera = contract.camera  # another one is there from the next reset on
         self._servos = ServoModel()
         self._become(Quirks())
 
@@ -128,20 +128,15 @@ class World:
         self.quirks = quirks
         x_m, y_m, z_m = self._table_origin_m
         self._bullet.resetBasePositionAndOrientation(self._table, (x_m, y_m, z_m + quirks.table_m), (0, 0, 0, 1))
-        model = self._camera.intrinsics
+        model = self.camera.intrinsics
         intrinsics = model._replace(
             fx=model.fx * quirks.focal_scale,
             fy=model.fy * quirks.focal_scale,
             cx=model.cx + quirks.centre_px[0],
             cy=model.cy + quirks.centre_px[1],
         )
-        moved = np.eye(4)
-        turn_rad = math.hypot(*quirks.camera_turn_rad)
-        axis = quirks.camera_turn_rad if turn_rad > 0.0 else (1.0, 0.0, 0.0)
-        quaternion = self._bullet.getQuaternionFromAxisAngle(axis, turn_rad)
-        moved[:3, :3] = np.reshape(self._bullet.getMatrixFromQuaternion(quaternion), (3, 3))
-        moved[:3, 3] = quirks.camera_shift_m
-        self.renderer = DepthRenderer(intrinsics, np.array(self._camera.transform_camera_to_tool) @ moved)
+        pose = np.array(self.camera.transform_camera_to_tool) @ offset(quirks.camera_shift_m, quirks.camera_turn_rad)
+        self.renderer = DepthRenderer(intrinsics, pose)
         self._drawn_opening_m = -1.0
 
     def _put_joints(self, joints: JointCommand) -> None:

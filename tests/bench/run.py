@@ -34,6 +34,7 @@ def main() -> None:
         import loop
         import nack
         import rendering
+        import reprojection
         import start
         import wire
 
@@ -52,6 +53,7 @@ def main() -> None:
             "inverse kinematics": ik.bench,
             "depth images": rendering.bench,
             "depth filters": depth_filters.bench,
+            "the virtual camera": reprojection.bench,
             "environment steps": environment.bench,
             "decisions": lambda: decision.bench(policy[0]),
             "starts": lambda: start.bench(policy[0]),

@@ -15,15 +15,18 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from edge import robot
+from edge import calibration, robot
+from edge.calibration import HandEye
 from edge.clock import MonotonicClock, VirtualClock
 from edge.config import BusConfig, Config, FaultsConfig, ServoConfig, SimulatorConfig
+from edge.contract import VirtualCamera
 from edge.devices import Devices, open_devices
 from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.errors import BusError, ConfigError, DofbotError, ObservationError
 from edge.faults import Fault
 from edge.messages import Float32, Intrinsics, JointCommand
 from edge.servos import OFF_US, pulses_us
+from edge.virtual_camera import Mounting
 from edge.wire import UNKNOWN_US, PulsesUs
 from trainer.server import SimulatorServer
 
@@ -109,6 +112,36 @@ def test_opening_powers_nothing_and_the_camera_answers(config, simulator) -> Non
         frame = devices.camera.latest()
         assert frame is not None
         assert frame.depth_m[0, 0] == pytest.approx(0.2, abs=1e-6)  # the camera adds the noise that a renderer lacks
+        settle(devices)
+        assert not any(map(any, simulator.world.received))
+
+
+WIDE = Intrinsics(424, 240, 214.0, 214.0, 211.5, 119.5)
+
+
+def mounting(serial: str) -> Mounting:
+    """A camera 50 mm behind the policy's."""
+    made, pose, behind = calibration.made("test"), np.diag((1.0, -1.0, -1.0, 1.0)), np.eye(4)
+    behind[2, 3] = -0.05
+    at = tuple(map(tuple, (pose @ behind).tolist()))
+    found = replace(calibration.blank(Config(), "ab"), hand_eye=HandEye(serial, at, made))  # type: ignore[arg-type]
+    policy = VirtualCamera(Intrinsics(64, 64, 57.7, 57.7, 31.5, 31.5), tuple(map(tuple, pose.tolist())))
+    return Mounting("robot.json", found, policy)
+
+
+def test_with_a_calibrated_camera_frames_are_as_the_policys_would_have_taken_them(simulator) -> None:
+    simulator.world.depth_frame = lambda: (np.full((240, 424), 0.2, np.float32), WIDE)
+    with closing(open_devices(simulator.config(driver="simulator"), mounting("simulated"))) as devices:
+        assert devices.camera.start() == mounting("simulated").policy.intrinsics
+        frame = devices.camera.latest()
+        assert frame is not None
+        assert frame.depth_m[32, 32] == pytest.approx(0.15, abs=1e-6)
+
+
+def test_a_calibration_of_another_camera_is_refused_before_anything_moves(simulator) -> None:
+    with closing(open_devices(simulator.config(driver="simulator"), mounting("123"))) as devices:
+        with pytest.raises(ConfigError, match=r"robot\.json is for another camera: hand_eye\.serial is '123', expected 'simulated'"):
+            devices.camera.start()
         settle(devices)
         assert not any(map(any, simulator.world.received))
 

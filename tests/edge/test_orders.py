@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -439,8 +440,14 @@ def test_another_policy_takes_over_and_the_status_says_so() -> None:
             lambda _: SimpleNamespace(contract=replace(CONTRACT, rates=replace(CONTRACT.rates, tick_hz=25.0)), sha256="c" * 64),
             "the policy is for another task, camera or robot",
         ),
+        (  # frames may be projected into the camera of the policy that runs, in a process that this one does not reach
+            lambda _: SimpleNamespace(
+                contract=replace(CONTRACT, camera=replace(CONTRACT.camera, transform_camera_to_tool=np.eye(4).tolist())), sha256="c" * 64
+            ),
+            "expected the same; restart with it",
+        ),
     ],
-    ids=["damaged", "a bug", "another task"],
+    ids=["damaged", "a bug", "another task", "another camera"],
 )
 def test_a_policy_that_does_not_fit_leaves_the_old_one_in_place(load, says) -> None:
     desk = Desk(load=load)

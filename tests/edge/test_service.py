@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from edge import service
+import urdf
+from edge import calibration, service
 from edge.bus_writer import BusWriter
+from edge.calibration import DepthCorrection
 from edge.clock import MonotonicClock
 from edge.commands import Grasp, Status, StatusReport
-from edge.config import Config, ControlConfig, RealtimeConfig, SimulatorConfig
+from edge.config import CalibrationConfig, Config, ControlConfig, RealtimeConfig, SimulatorConfig
 from edge.control_client import ControlClient
 from edge.devices import Devices
-from edge.errors import ConfigError, NotListeningError
+from edge.errors import BusError, ConfigError, NotListeningError
 from edge.service import Parts, run_once, serve
+from edge.virtual_camera import Mounting
 from tests.edge.rig import TASK, FakeBus, FakeCamera, FakeClock, FakePolicy, FakeRecorder, Rig, raising
 
 
@@ -104,7 +107,26 @@ def test_nobody_could_arm_a_service_without_a_socket() -> None:
 
 def test_a_place_that_is_out_of_reach_is_found_before_a_device_is_opened(monkeypatch) -> None:
     monkeypatch.setattr(service, "load", lambda *_: FakePolicy(Rig()))
-    monkeypatch.setattr(service, "open_devices", lambda _: pytest.fail("a device was opened"))
+    monkeypatch.setattr(service, "open_devices", lambda *_: pytest.fail("a device was opened"))
     far = replace(Config(), run=replace(Config().run, place_in_table_m=(0.5, 0.5)))
     with pytest.raises(ConfigError, match=r"run\.place_in_table_m = \(0\.5, 0\.5\)"), service.opened(far):
         pass
+
+
+def test_a_calibrated_camera_goes_to_the_devices_with_the_policys(tmp_path, monkeypatch) -> None:
+    path, policy = tmp_path / "robot.json", FakePolicy(Rig())
+    found = calibration.blank(Config(), urdf.dofbot_sha256())
+    calibration.save(path, replace(found, depth=DepthCorrection("123", 1.01, 0.0, calibration.made("test"))))
+    monkeypatch.setattr(service, "load", lambda *_: policy)
+    given: list[Any] = []
+
+    def opening(*parts: Any) -> Devices:
+        given.extend(parts)
+        raise BusError("enough")
+
+    monkeypatch.setattr(service, "open_devices", opening)
+    for file, expected in ((str(path), Mounting(str(path), calibration.load(path), policy.contract.camera)), ("", None)):
+        given.clear()
+        with pytest.raises(BusError, match="enough"), service.opened(replace(Config(), calibration=CalibrationConfig(file))):
+            pass
+        assert given[1] == expected
