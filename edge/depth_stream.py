@@ -86,9 +86,8 @@ class DepthStream:
                 end()
         with contextlib.suppress(Empty):
             self._slot.get_nowait()
-        self._sensor = self._profile = (
-            None  # the SDK keeps `_arrived`; a recorder ends, and its file is whole, with the last sensor and frame
-        )
+        # The SDK keeps `_arrived`, and so us. A recorder ends, and its file is whole, when nobody has its sensor or a frame any more.
+        self._sensor = self._profile = None
 
     def _arrived(self, frame: Any) -> None:
         """In the SDK's thread."""

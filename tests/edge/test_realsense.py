@@ -399,6 +399,18 @@ def test_what_is_no_recording_is_one_sentence(content, says, recording, tmp_path
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("attempt", range(6))  # what is still being written fails every second time or so
+def test_a_recording_is_whole_as_soon_as_its_camera_is_closed(attempt, rig, tmp_path) -> None:
+    file = tmp_path / "whole.db3"
+    camera = rig.started(record=str(file))
+    for counts in range(5):
+        rig.device.send(flat(1000 + counts))  # the last ones are not even looked at
+    camera.close()
+    frames: list[Frame] = []
+    with closing(ReplayCamera(str(file), every_frame=True)) as replay, pytest.raises(ObservationError, match="has ended after 6 frames"):
+        play(replay, frames)
+
+
 def test_no_recording_is_written_over_and_none_without_the_ending_that_the_sdk_wants(recording, rig, tmp_path) -> None:
     before = recording.read_bytes()
     with pytest.raises(ObservationError, match="exists already, expected a new file"):
