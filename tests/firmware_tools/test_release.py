@@ -143,7 +143,7 @@ def test_the_listed_verb_does_the_same(config: Path) -> None:
     app = typer.Typer()
     cli.register(app)
     config.write_text('[bus]\ni2c = "emulated"')
-    result = CliRunner().invoke(app, ["--config", str(config)])
+    result = CliRunner().invoke(app, ["release", "--config", str(config)])
     assert (result.exit_code, result.stdout) == (0, run_cold("--config", str(config)).stdout)
 
 
