@@ -57,6 +57,21 @@ class VirtualClock:
             self._link.advance_to(deadline_s)
 
 
+class SteppedClock:
+    """Time that passes only where somebody sleeps: for emulators that stand alone."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self._now_s = now_s
+
+    def now_s(self) -> float:
+        """The time."""
+        return self._now_s
+
+    def sleep_until(self, deadline_s: float) -> None:
+        """Let it be the deadline at once."""
+        self._now_s = max(self._now_s, deadline_s)
+
+
 class Pacer:
     """Ticks at a fixed rate, on deadlines that are all counted from the start, so that lateness never adds up.
 

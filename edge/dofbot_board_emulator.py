@@ -1,8 +1,10 @@
 """The DOFBOT's servo board in software, byte for byte: a device for `edge.emulator.EmulatedI2C`.
 
 Registers are the vendor's, times and failures what its users measured (`edge.dofbot_board` names them). Where sources are silent
-it is assumed that the board acknowledges every byte, ignores what makes no sense, and wakes up with torque off. Taken and
-ignored: action groups, learning, offsets (0x1B, 0x1C, 0x20-0x24) and PWM ports (0x51-0x57).
+it is assumed that the board acknowledges every byte, ignores what makes no sense, and wakes up with torque off; that servos which share
+an id answer together, so that only equal answers can be read; and that middle offsets, which are added to every goal, are taken off
+every position. Flash (offsets, stored poses, ids) outlasts `power_up`. Not modelled: playing stored poses (0x20), which is taken and
+ignored, the keys, WiFi, and what PWM servos do at ports 1-6. There is no register for temperature, voltage or current.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +14,16 @@ from edge.dofbot_board import DURATION, PING, PING_OK, POSITION_OF, POSITIONS, T
 from edge.emulator import not_acknowledged
 
 LIGHT, KEY_MODE, RESET, BUZZER, ONE, ALL, SET_ID, ANY, POSITION_OF_ANY = 0x02, 0x03, 0x05, 0x06, 0x10, 0x17, 0x18, 0x19, 0x37
+OFFSET_RESULT, SET_MIDDLE, POSES, CLEAR_POSES, STORE_POSE, PWM, ALL_PWM = 0x1B, 0x1C, 0x22, 0x23, 0x24, 0x50, 0x57
+LEARNING, POSES_MAX = 1, 20  # key mode; vendor: a count of 0-20
+NOT_SET, SAVED, OUT_OF_RANGE = 0, 1, 2  # of a middle offset
+RESULT_S = 1.5  # after which a result that nobody has read is gone
+MIDDLE_REACH_RAW = (400, 400, 400, 400, 300, 400)  # from a default middle to the furthest that is taken (i2c_register_map.xlsx)
+OFFSET_RESULT, SET_MIDDLE, POSES, CLEAR_POSES, STORE_POSE, PWM, ALL_PWM = 0x1B, 0x1C, 0x22, 0x23, 0x24, 0x50, 0x57
+LEARNING, POSES_MAX = 1, 20  # key mode; vendor: a count of 0-20
+NOT_SET, SAVED, OUT_OF_RANGE = 0, 1, 2  # of a middle offset
+RESULT_S = 1.5  # after which a result that nobody has read is gone
+MIDDLE_REACH_RAW = (400, 400, 400, 400, 300, 400)  # from a default middle to the furthest that is taken (i2c_register_map.xlsx)
 MIDDLE_RAW = (2000.0, 2000.0, 2000.0, 2000.0, 1486.0, 3100.0)  # the board's default middles: where servos stand at first
 FIRMWARE = 5
 DURATION_S = 0.5  # until register 0x1E is written
@@ -25,7 +37,7 @@ class DofbotBoardEmulator:
     """The board and its six servos; `now_s` is the clock.
 
     `actual_raw`, where it gives six positions, tells where the shafts really are: something outside moves them, or
-    holds them against their goals. `deaf_s` is how long after a move a question to a servo stays without answer.
+    holds them against their goals. `deaf_s` is how long after a move a question to a servo stays without answer; `ramp` is the servos'.
     """
 
     def __init__(
@@ -34,14 +46,15 @@ class DofbotBoardEmulator:
         start_raw: Sequence[float] = MIDDLE_RAW,
         actual_raw: Callable[[], Sequence[float] | None] = lambda: None,
         deaf_s: float = 0.0,
+        ramp: float = 0.0,
     ) -> None:
         self._now_s = now_s
         self._actual_raw = actual_raw
         self.deaf_s = deaf_s
         self.stretch_s = 0.0  # how long it holds the clock line at each byte: not known
-        self.servos = tuple(BusServo(number, raw) for number, raw in enumerate(start_raw, 1))
-        self.light = bytes(3)
-        self.buzzer = self.key_mode = 0
+        self.servos = tuple(BusServo(number, raw, ramp) for number, raw in enumerate(start_raw, 1))
+        self.offsets_raw = [0.0] * 6  # flash: of ids 1-6
+        self.poses: list[tuple[float, ...]] = []  # flash: what was learnt
         self._supplied = True
         self._start()
         self._ready_s = now_s()
@@ -72,6 +85,8 @@ class DofbotBoardEmulator:
         """Give `count` bytes from the register last pointed at, zeros while there is no answer. Raises `OSError` as `write` does."""
         self._check_awake()
         ready_s, answer = self._answers.get(self._pointer, (0.0, b""))
+        if self._pointer == OFFSET_RESULT:
+            self._answers.pop(OFFSET_RESULT, None)
         return (answer if self._now_s() >= ready_s else b"").ljust(count, b"\x00")[:count]
 
     def answers(self, address: int) -> bool:
@@ -97,6 +112,10 @@ class DofbotBoardEmulator:
         self._duration_s = DURATION_S
         self._moved_s = self._busy_until_s = float("-inf")
         self._answers: dict[int, tuple[float, bytes]] = {}
+        self._offset_result = (NOT_SET, float("-inf"))  # and when
+        self.light = bytes(3)
+        self.buzzer = self.key_mode = 0
+        self.pwm_deg: list[int | None] = [None] * 6  # what ports 1-6 were told
         for servo in self.servos:
             servo.power_up(now_s)
 
@@ -125,7 +144,7 @@ class DofbotBoardEmulator:
             self._set(register, payload)
 
     def _set(self, register: int, payload: bytes) -> None:
-        """The registers that are about the board itself."""
+        """The registers that are about all servos, or the board itself."""
         if register == TORQUE:
             self._turn_torque(on=payload[0] != 0)
         elif register == RESET and payload[0] == 1:
@@ -141,6 +160,40 @@ class DofbotBoardEmulator:
         elif register == SET_ID and 1 <= payload[0] <= 250:
             for servo in self._connected():  # every servo on the cable hears it
                 servo.number = payload[0]
+        elif PWM < register <= ALL_PWM and payload[0] <= 180:
+            ports = range(6) if register == ALL_PWM else (register - PWM - 1,)
+            self.pwm_deg = [payload[0] if port in ports else deg for port, deg in enumerate(self.pwm_deg)]
+        else:
+            self._keep(register, payload[0])
+
+    def _keep(self, register: int, value: int) -> None:
+        """The registers that are about flash."""
+        now_s = self._now_s()
+        if register == SET_MIDDLE and value <= 6:
+            self._offset_result = self._set_middle(value), now_s
+        elif register == OFFSET_RESULT:
+            (result, at_s), self._offset_result = self._offset_result, (NOT_SET, now_s)
+            self._answers[OFFSET_RESULT] = now_s + VERSION_S, bytes((result if now_s - at_s < RESULT_S else NOT_SET,))
+        elif register == STORE_POSE and self.key_mode == LEARNING and len(self.poses) < POSES_MAX:
+            self.poses.append(tuple(self._actual_raw() or self.positions_raw()))
+        elif register == CLEAR_POSES:
+            self.poses.clear()
+        elif register == POSES:
+            self._answers[POSES] = now_s + VERSION_S, bytes((len(self.poses),))
+
+    def _set_middle(self, number: int) -> int:
+        """Where a servo stands now is its middle from now on; 0: the defaults again, for all. Returns what became of it."""
+        if not number:
+            self.offsets_raw = [0.0] * 6
+            return SAVED
+        found = self._standing(number)
+        if len(found) != 1:
+            return NOT_SET
+        offset_raw = found[0] - MIDDLE_RAW[number - 1]
+        if abs(offset_raw) > MIDDLE_REACH_RAW[number - 1]:
+            return OUT_OF_RANGE
+        self.offsets_raw[number - 1] = offset_raw
+        return SAVED
 
     def _move(self, goals_raw: dict[int, int], duration_s: float) -> None:
         """Tell the servos their goals, one after the other, once those of the move before are told."""
@@ -148,7 +201,7 @@ class DofbotBoardEmulator:
         self._busy_until_s = max(self._busy_until_s, self._moved_s)
         for number, goal_raw in goals_raw.items():
             for servo in self._connected(number):
-                servo.go(goal_raw, duration_s, self._busy_until_s)
+                servo.go(round(goal_raw + self._offset_raw(number)), duration_s, self._busy_until_s)
             self._busy_until_s += SKEW_S / 5
 
     def _turn_torque(self, on: bool) -> None:
@@ -163,12 +216,18 @@ class DofbotBoardEmulator:
 
     def _position(self, number: int) -> bytes:
         """The answer of a servo: its position, or none."""
+        return _together([round(max(raw - self._offset_raw(number), 0.0)).to_bytes(2, "big") for raw in self._standing(number)])
+
+    def _standing(self, number: int) -> list[float]:
+        """Where the servos with this id stand."""
         actual_raw = self._actual_raw() or self.positions_raw()
-        found = [raw for raw, servo in zip(actual_raw, self.servos, strict=True) if servo.answers and servo.number == number]
-        return round(found[0]).to_bytes(2, "big") if found else b""
+        return [raw for raw, servo in zip(actual_raw, self.servos, strict=True) if servo.answers and servo.number == number]
+
+    def _offset_raw(self, number: int) -> float:
+        return self.offsets_raw[number - 1] if 1 <= number <= 6 else 0.0
 
     def _pong(self, number: int) -> bytes:
-        return bytes(servo.status or PING_OK for servo in self._connected(number)[:1])
+        return _together([bytes((servo.status or PING_OK,)) for servo in self._connected(number)])
 
     def _answer(self, register: int, answer: bytes) -> None:
         """Ask a servo, once the board has told all servos their goals."""
@@ -178,6 +237,16 @@ class DofbotBoardEmulator:
 
     def _connected(self, number: int | None = None) -> list[BusServo]:
         return [servo for servo in self.servos if servo.answers and number in (None, servo.number)]
+
+
+def _together(answers: list[bytes]) -> bytes:
+    """What the board makes of servos that answer at once on one wire: where they differ the checksum is wrong."""
+    return answers[0] if len(set(answers)) == 1 else b""
+
+
+def _together(answers: list[bytes]) -> bytes:
+    """What the board makes of servos that answer at once on one wire: where they differ the checksum is wrong."""
+    return answers[0] if len(set(answers)) == 1 else b""
 
 
 def _number(data: bytes, at: int) -> int:

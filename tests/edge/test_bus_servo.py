@@ -72,3 +72,38 @@ def test_power_up_forgets_the_goal(servo: BusServo) -> None:
     servo.power_up(0.5)
     servo.hold(1.0)
     assert servo.raw(5.0) == 2050
+
+
+@pytest.mark.parametrize("ramp", [0.1, 0.25, 0.5])
+def test_a_ramp_is_a_trapezoid_that_arrives_in_time(ramp: float) -> None:
+    servo = BusServo(1, 2000.0, ramp)
+    servo.hold(0.0)
+    servo.go(2400, 1.0, 1.0)
+    steps = np.diff([servo.raw(1.0 + step / 1000.0) for step in range(1001)])
+    assert steps.sum() == pytest.approx(400.0)
+    assert steps.max() == pytest.approx(0.4 / (1.0 - ramp), rel=1e-2)  # raw per ms: the top
+    assert np.abs(np.diff(steps)).max() == pytest.approx(4e-4 / ramp / (1.0 - ramp), rel=2e-2)  # raw per ms²: no leap of speed
+    assert steps == pytest.approx(steps[::-1], abs=1e-9)
+
+
+def test_a_goal_during_a_move_begins_the_ramp_anew_from_rest() -> None:
+    servo = BusServo(1, 2000.0, 0.25)
+    servo.hold(0.0)
+    servo.go(2400, 1.0, 1.0)
+    servo.go(2400, 1.0, 1.5)  # it is half way, at its fastest
+    before, at, after = (servo.raw(at_s) for at_s in (1.49, 1.5, 1.51))
+    assert at == pytest.approx(2200.0)
+    assert at - before > 5.0
+    assert after - at < 0.1
+    assert servo.raw(2.5) == pytest.approx(2400.0)
+
+
+def test_overload_lets_go_and_is_told_until_torque_is_switched(servo: BusServo) -> None:
+    servo.status = 0x04
+    for end in (servo.let_go, servo.hold, servo.power_up):
+        servo.hold(1.0)
+        assert servo.holds(1.0)
+        servo.protect(1.0)
+        assert (servo.error, servo.holds(1.0)) == (0x24, False)
+        end(1.0)
+        assert servo.error == 0x04

@@ -3,6 +3,7 @@
 import pytest
 
 from edge.dofbot_board_emulator import BOOT_S, MIDDLE_RAW, DofbotBoardEmulator
+from edge.emulator import EmulatedI2C
 
 VERSION, LIGHT, RESET, BUZZER, ALL, SET_ID, ANY, TORQUE, POSITIONS, DURATION = 0x01, 0x02, 0x05, 0x06, 0x17, 0x18, 0x19, 0x1A, 0x1D, 0x1E
 GOALS = (2100, 2200, 2300, 1900, 1500, 3000)
@@ -175,3 +176,110 @@ def test_light_buzzer_and_what_makes_no_sense(rig: Rig) -> None:
     assert rig.ask(VERSION) == 5
     with pytest.raises(OSError, match="Remote I/O"):
         rig.board.general_call(b"\x06")
+
+
+# ------------------------------------------------------------------ what is kept in flash
+
+
+def middle_result(rig: Rig) -> int:
+    return rig.ask(0x1B)
+
+
+def test_a_middle_is_where_the_servo_stands_and_goals_and_positions_count_from_it(rig: Rig) -> None:
+    rig.board.servos[1].turn_by_hand(2150.0, rig.now_s)
+    assert rig.ask(0x32, length=2) == 2150
+    rig.send(0x1C, 2)
+    assert middle_result(rig) == 1
+    assert rig.ask(0x32, length=2) == 2000
+    rig.board.power_up()  # flash
+    rig.wait(BOOT_S)
+    rig.send(TORQUE, 1)
+    rig.move((2000,) * 6)
+    rig.wait(2.0)
+    assert rig.board.positions_raw()[:2] == (2000.0, 2150.0)
+    rig.send(0x1C, 0)
+    assert middle_result(rig) == 1
+    assert rig.ask(0x32, length=2) == 2150
+
+
+@pytest.mark.parametrize(("number", "reach"), [(1, 400), (4, 400), (5, 300), (6, 400)])
+def test_a_middle_too_far_from_the_default_is_refused(rig: Rig, number: int, reach: int) -> None:
+    for sign in (-1, 1):
+        rig.board.servos[number - 1].turn_by_hand(MIDDLE_RAW[number - 1] + sign * (reach + 1), rig.now_s)
+        rig.send(0x1C, number)
+        assert middle_result(rig) == 2
+        rig.board.servos[number - 1].turn_by_hand(MIDDLE_RAW[number - 1] + sign * reach, rig.now_s)
+        rig.send(0x1C, number)
+        assert middle_result(rig) == 1
+    assert rig.board.offsets_raw[number - 1] == reach
+
+
+def test_a_result_is_read_once_and_within_its_time(rig: Rig) -> None:
+    assert middle_result(rig) == 0
+    rig.send(0x1C, 1)
+    assert middle_result(rig) == 1
+    assert rig.board.read(1) == b"\x00"
+    assert middle_result(rig) == 0
+    rig.send(0x1C, 1)
+    rig.wait(1.6)
+    assert middle_result(rig) == 0
+
+
+def test_the_middle_of_a_servo_that_is_not_there_or_there_twice_is_not_set(rig: Rig) -> None:
+    rig.board.servos[2].answers = False
+    rig.send(0x1C, 3)
+    assert middle_result(rig) == 0
+    rig.board.servos[3].number = 1
+    rig.send(0x1C, 1)
+    assert middle_result(rig) == 0
+    assert rig.board.offsets_raw == [0.0] * 6
+    rig.send(0x1C, 7)
+
+
+def test_servos_that_share_an_id_are_heard_only_where_they_agree(rig: Rig) -> None:
+    rig.send(SET_ID, 4)
+    assert [rig.ask(0x38, number) for number in (1, 4)] == [0, 0xDA]
+    assert rig.ask(0x34, length=2) == 0  # positions differ
+    rig.board.servos[0].status = 0x20
+    assert rig.ask(0x38, 4) == 0
+    rig.send(TORQUE, 1)
+    rig.send(0x14, *(2200).to_bytes(2, "big"), 0, 0)
+    assert rig.wait(2.0).board.positions_raw() == pytest.approx((2200.0,) * 6)  # they all obey
+    assert rig.ask(0x34, length=2) == 2200
+    rig.board.power_up()
+    assert rig.wait(BOOT_S).ask(0x38, 1) == 0  # an id is for good
+
+
+def test_poses_are_learnt_in_learn_mode_only_up_to_twenty(rig: Rig) -> None:
+    rig.send(0x24, 1)
+    assert rig.ask(0x22) == 0
+    rig.send(0x03, 1)
+    for _ in range(25):
+        rig.send(0x24, 1)
+    assert rig.ask(0x22) == 20
+    assert rig.board.poses[0] == MIDDLE_RAW
+    rig.board.power_up()
+    assert rig.wait(BOOT_S).ask(0x22) == 20
+    assert rig.board.key_mode == 0
+    rig.send(0x23, 1)
+    assert rig.ask(0x22) == 0
+
+
+def test_pwm_ports_take_an_angle_each_or_all_one(rig: Rig) -> None:
+    rig.send(0x51, 30)
+    rig.send(0x56, 180)
+    rig.send(0x53, 181)
+    assert rig.board.pwm_deg == [30, None, None, None, None, 180]
+    rig.send(0x57, 90)
+    assert rig.board.pwm_deg == [90] * 6
+    rig.board.power_up()
+    assert rig.board.pwm_deg == [None] * 6
+
+
+def test_a_stretched_clock_is_time_on_the_wire() -> None:
+    rig = Rig()
+    plain, slow = EmulatedI2C({0x15: rig.board}), EmulatedI2C({0x15: rig.board})
+    plain.writeto(0x15, b"\x1e\x00\x14")
+    rig.board.stretch_s = 50e-6
+    slow.writeto(0x15, b"\x1e\x00\x14")
+    assert slow.busy_s == pytest.approx(plain.busy_s + 4 * 50e-6)

@@ -249,3 +249,123 @@ def test_servokit_sends_the_bytes_that_were_recorded_from_it(
     servo.angle = None
     assert new() == [("06 00 00 00 10", "")]
     assert chip.pulse_us(0) == 0.0
+
+
+# ------------------------------------------------------------------ external clock, oscillator, groups
+
+
+class Time:
+    now_s = 3.0
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+def test_the_oscillator_takes_half_a_millisecond_to_start(time: Time) -> None:
+    chip = Pca9685Emulator(now_s=lambda: time.now_s)
+    awake(chip)
+    assert pulse(chip, 0, on=0, off=300) == 0.0
+    time.now_s += 499e-6
+    assert chip.pulse_us(0) == 0.0
+    time.now_s += 2e-6
+    assert chip.pulse_us(0) > 0.0
+
+
+def test_a_restart_that_comes_too_early_is_not_honoured(time: Time) -> None:
+    chip = Pca9685Emulator(now_s=lambda: time.now_s)
+    awake(chip)
+    pulse(chip, 0, on=0, off=300)
+    time.now_s += 0.1
+    chip.write(bytes((MODE1, ASLEEP | AWAKE_AI)))
+    chip.write(bytes((MODE1, AWAKE_AI)))
+    time.now_s += 400e-6
+    chip.write(bytes((MODE1, RESTART | AWAKE_AI)))
+    time.now_s += 0.1
+    assert read(chip, MODE1) == [RESTART | AWAKE_AI]
+    assert chip.pulse_us(0) == 0.0
+    chip.write(bytes((MODE1, RESTART | AWAKE_AI)))
+    assert read(chip, MODE1) == [AWAKE_AI]
+    assert chip.pulse_us(0) > 0.0
+
+
+def test_the_external_clock_is_switched_on_asleep_and_off_by_a_reset_only() -> None:
+    extclk = 0x40
+    chip = Pca9685Emulator(external_hz=50e6)
+    awake(chip)
+    chip.write(bytes((MODE1, AWAKE_AI | extclk)))
+    assert read(chip, MODE1) == [AWAKE_AI]  # not while awake
+    chip.write(bytes((MODE1, ASLEEP | extclk)))
+    assert read(chip, MODE1) == [ASLEEP]  # nor with the same write that goes to sleep
+    chip.write(bytes((MODE1, ASLEEP | extclk)))
+    awake(chip)
+    assert read(chip, MODE1) == [AWAKE_AI | extclk]  # sticky
+    assert pulse(chip, 0, on=0, off=300) == pytest.approx(300 * 31 / 50)
+    chip.power_up()
+    assert read(chip, MODE1) == [0x11]
+
+
+def test_an_external_clock_that_is_not_there_is_no_pulse(chip: Pca9685Emulator) -> None:
+    for value in (ASLEEP, ASLEEP | 0x40, AWAKE_AI):
+        chip.write(bytes((MODE1, value)))
+    assert pulse(chip, 0, on=0, off=300) == 0.0
+
+
+@pytest.mark.parametrize(("register", "bit", "default"), [(0x02, 0x08, 0x71), (0x03, 0x04, 0x72), (0x04, 0x02, 0x74), (0x05, 0x01, 0x70)])
+def test_a_group_answers_while_its_bit_is_set(chip: Pca9685Emulator, bus: EmulatedI2C, register: int, bit: int, default: int) -> None:
+    chip.write(bytes((MODE1, bit)))
+    bus.writeto(default, bytes((MODE1, bit | AWAKE_AI)))
+    chip.write(bytes((register, 0x66 << 1)))
+    with pytest.raises(OSError, match="Remote I/O"):
+        bus.writeto(default, b"")
+    bus.writeto(0x66, bytes((MODE1, AWAKE_AI)))
+    with pytest.raises(OSError, match="Remote I/O"):
+        bus.writeto(0x66, b"")
+
+
+def test_all_call_reaches_every_chip_and_where_their_answers_differ_zeros_win() -> None:
+    chips = Pca9685Emulator(), Pca9685Emulator()
+    bus = EmulatedI2C({0x40: chips[0], 0x41: chips[1]})
+    assert bus.scan() == [0x40, 0x41, 0x70]
+    bus.writeto(0x70, bytes((MODE1, AWAKE_AI | 0x01)))
+    bus.writeto(0x70, bytes((0x06, 0, 0, 0x33, 0x01)))
+    assert chips[0].pulse_us(0) == chips[1].pulse_us(0) > 0.0
+    bus.writeto(0x41, bytes((0x08, 0x0F)))
+    buffer = bytearray(1)
+    bus.writeto_then_readfrom(0x70, b"\x08", buffer)
+    assert buffer[0] == 0x33 & 0x0F
+    bus.writeto(0x00, b"\x06")
+    assert [read(chip, MODE1) for chip in chips] == [[0x11], [0x11]]
+
+
+# ------------------------------------------------------------------ time on the wire, and who else calls
+
+
+def test_the_wire_is_busy_before_the_bytes_take_effect_and_a_missing_chip_costs_its_address(chip: Pca9685Emulator) -> None:
+    seen: list[tuple[float, float]] = []
+    awake(chip)
+    bus = EmulatedI2C({ADDRESS: chip}, on_wire=lambda duration_s: seen.append((duration_s, chip.pulse_us(0))), clock_hz=400_000.0)
+    bus.writeto(ADDRESS, bytes((0x06, 0, 0, 100, 0)))
+    bus.writeto_then_readfrom(ADDRESS, b"\x00", bytearray(1))
+    with pytest.raises(OSError, match="Remote I/O"):
+        bus.writeto(0x41, b"\x00\x00\x00")
+    with pytest.raises(OSError, match="Remote I/O"):
+        bus.readfrom_into(0x41, bytearray(3))
+    pulses = [0.0, *[pytest.approx(100 * 31 / 25)] * 3]
+    clocks = [9 * 6 + 4, 9 * 4 + 6, 13, 13]
+    assert seen == list(zip([pytest.approx(clock / 400_000.0) for clock in clocks], pulses, strict=True))
+    assert bus.busy_s == pytest.approx(sum(clocks) / 400_000.0)
+
+
+def test_adafruits_i2c_device_finds_its_chip_and_no_other(bus: EmulatedI2C) -> None:
+    device_class = pytest.importorskip("adafruit_bus_device.i2c_device").I2CDevice
+    device, buffer = device_class(bus, ADDRESS), bytearray(2)
+    with device:
+        device.write(bytes((MODE1, AWAKE_AI)))
+        device.write_then_readinto(bytes((MODE1,)), buffer)
+    assert buffer == bytes((AWAKE_AI, 0x04))
+    with pytest.raises(ValueError, match="No I2C device at address: 0x41"):
+        device_class(bus, 0x41)
+    assert bus.try_lock()  # given back
+    bus.deinit()
