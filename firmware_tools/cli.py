@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from edge import config as configuration
-from firmware_tools import finding
+from firmware_tools import finding, servo, trim
 from firmware_tools import release as releasing
 
 EXIT_FAILED = 1
@@ -19,6 +19,8 @@ def register(app: typer.Typer) -> None:
     """Add the verbs."""
     for verb in (release, scan, doctor):
         app.command()(verb)
+    servo.register(app)
+    trim.register(app)
 
 
 def release(

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from edge.config import Config
 from edge.errors import BusError, MissingExtraError
+from firmware_tools import emulated
 from firmware_tools.board import ALL_CALL, Board, bus_of, identify, judge
 from firmware_tools.bus_in_use import who_drives
-from firmware_tools.emulated import emulated_wires
 from firmware_tools.finding import Finding, failed, not_applicable, ok, warning
 from firmware_tools.machine import Machine
 from firmware_tools.usb import camera_findings, serial_findings
@@ -64,7 +64,7 @@ def _on_bus(machine: Machine, path: str, config: Config, opening: Open) -> tuple
 
 
 def _on_emulated_bus(config: Config) -> list[Finding]:
-    wires = emulated_wires(config)
+    wires = Wires(emulated.emulated_arm(config).smbus)
     addresses = wires.present()
     boards = identify(wires, bus_of(config.bus), addresses, config.bus)
     return [ok("emulated bus", _listed(addresses, boards, "software")), judge(boards, config.bus)]
