@@ -16,7 +16,7 @@ from firmware_tools.wires import Wires
 PCA9685_ADDRESSES = range(0x40, 0x48)  # 0x40, and what the first three solder jumpers make of it
 ALL_CALL = 0x70  # a PCA9685 that nobody has set up answers there, too
 BOARD_ADDRESS = 0x15
-VERSION_S = 0.002  # Arm_Lib waits 1 ms
+VERSION_S, VERSION_TRIES = 0.001, 10  # Arm_Lib waits 1 ms, and asks once
 DRIVERS = {"PCA9685": "pca9685", "DOFBOT board": "dofbot_board"}
 
 
@@ -101,6 +101,9 @@ def _pca9685(wires: Wires, address: int) -> str | None:
 
 def _dofbot_board(wires: Wires, address: int) -> str | None:
     wires.write(address, bytes((VERSION, *ASK)))
-    time.sleep(VERSION_S)
-    version = wires.read(address, VERSION, 1)[0]
-    return f"firmware 0.{version}" if version else None
+    for _ in range(VERSION_TRIES):
+        time.sleep(VERSION_S)
+        version = wires.read(address, VERSION, 1)[0]
+        if version:
+            return f"firmware 0.{version}"
+    return None

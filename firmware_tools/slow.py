@@ -32,8 +32,9 @@ def check_way(pose: JointCommand, joint: int, targets_deg: Sequence[float], step
             wanted = _with_joint(state.position, joint, step_deg)
             passed = gate(state, wanted, DOFBOT_LIMITS, step_s, lambda command: tool_in_table_m(command, where))
             if passed.reasons:
+                why = f"at {step_deg:.1f}° the safety gate says {', '.join(passed.reasons)}"
                 raise BusError(
-                    f"{JOINT_NAMES[joint]} cannot go to {target_deg:.1f}°: at {step_deg:.1f}° the safety gate says {', '.join(passed.reasons)}; "
+                    f"{JOINT_NAMES[joint]} cannot go to {target_deg:.1f}°: {why}; "
                     "turn the other joints first, so that the tool stays over the table and in front of the base"
                 )
             state = passed.state

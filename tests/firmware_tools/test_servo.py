@@ -161,10 +161,14 @@ def test_ctrl_c_lets_go(rig, request, monkeypatch) -> None:
         powered.append(any(rig.arm.powered()))
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), opened(rig.config) as line:
-        monkeypatch.setattr(line, "read", interrupted)
-        slow.turn(line, 0, 0.0, 10.0)
-        line.read(0)
+    def stopped() -> None:
+        with opened(rig.config) as line:
+            monkeypatch.setattr(line, "read", interrupted)
+            slow.turn(line, 0, 0.0, 10.0)
+            line.read(0)
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert powered == [True]
     assert rig.arm.powered() == (False,) * 6
 
