@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
+from edge import last_pose
 from edge.board_counts import check_counts, command_from_counts, counts
 from edge.bus_writer import BusWriter
 from edge.camera import DepthCamera, SimulatorCamera
@@ -153,7 +154,12 @@ def _bus(config: Config, link: SimulatorLink, faults: Faults, clock: Clock) -> S
         return SimulatorBus(config.bus.servos, link.write_pulses)
     if config.bus.driver == "dofbot_board":
         return _emulated_board(config.bus, link, faults, clock) if config.bus.i2c == "emulated" else DofbotBoardBus(config.bus)
-    return _emulated_pca9685(config.bus, link, faults, clock) if config.bus.i2c == "emulated" else Pca9685Bus(config.bus)
+    return _emulated_pca9685(config.bus, link, faults, clock) if config.bus.i2c == "emulated" else _pca9685(config.bus)
+
+
+def _pca9685(config: BusConfig) -> ServoBus:
+    where = last_pose.path()
+    return last_pose.RememberingBus(Pca9685Bus(config), config.servos, where) if where else Pca9685Bus(config)
 
 
 def _emulated_pca9685(config: BusConfig, link: SimulatorLink, faults: Faults, clock: Clock) -> EmulatedBus:

@@ -22,6 +22,8 @@ VERSION, TORQUE, POSITIONS, DURATION, POSITION_OF, PING = 0x01, 0x1A, 0x1D, 0x1E
 ASK = b"\x01"
 PING_OK, PING_SILENT = 0xDA, 0x00
 RAW_MIN, RAW_MAX = 96, 4000  # of a position; 0: the servo has not answered
+SKEW_S = 0.012  # from the first servo's goal to the last one's (PRAC): the board tells them one by one
+HAND_OUT_S = SKEW_S * 6 / 5  # until it has told the last one
 ANSWER_S = (0.005, 0.015, 0.1, 0.015)  # vendor: 5 ms; PRAC tries again with 15 ms; after a motion YAS had to wait 100 ms, and ask again
 # No servo is faster: DS-SY15A makes 250°/s without load. Noise is one count, on servo 5 two (jimdinunzio/dofbot_ros2).
 SPEED_MAX_DEG_S = 300.0
@@ -43,7 +45,8 @@ class _Sample(NamedTuple):
 class DofbotBoardBus:
     """Six bus servos, with one of them read back in each `write`.
 
-    A read-back takes the board some milliseconds, so a `write` asks for a position and the next one fetches it. `smbus`
+    A read-back takes the board some milliseconds, so a `write` asks for a position and the next one fetches it. The board does one thing
+    after the other: it answers (5 ms), then hands out the set point (14 ms), and is done when the next one comes, 20 ms later. `smbus`
     has the methods of `smbus2.SMBus`; None opens `/dev/i2c-N`. `rejected` counts the read-backs that could not be true.
     """
 
@@ -90,7 +93,7 @@ class DofbotBoardBus:
         self._measure()
 
     def write(self, command: JointCommand) -> None:
-        """Send one set point to all servos, and read one of them back: four transactions, `tick_on_the_wire`.
+        """Read one servo back, and send one set point to all: four transactions, `tick_on_the_wire`.
 
         The first one after `open` or `release` switches torque on. Raises `BusError` before the first byte when a servo
         cannot go there; with the set point sent, when five read-backs in a row made no sense.
@@ -99,7 +102,7 @@ class DofbotBoardBus:
             raise BusError("servo bus: written to while closed, expected it open; call open() first")
         self._check_silence()
         goals = counts(command, self._config.servos)
-        self._fetch()  # before the board is busy with handing out this set point: 12 ms
+        is_asked = self._read_back()  # first, or the question would wait until this set point is handed out, and have no time left
         try:
             self._move(goals)
             self._goals = goals
@@ -110,7 +113,8 @@ class DofbotBoardBus:
             self._silent_since_s = self._silent_since_s or self._clock.now_s()
             raise self._unanswered(error) from error
         self._silent_since_s = None
-        self._ask_next()
+        if not is_asked:
+            self._reject(self._next)
         self._judge_read_back()
 
     def check(self) -> None:
@@ -163,22 +167,26 @@ class DofbotBoardBus:
         self._send(DURATION, self._config.move_ms.to_bytes(2, "big"))
         self._send(POSITIONS, b"".join(by_id[number].to_bytes(2, "big") for number in sorted(by_id)))
 
-    def _ask_next(self) -> None:
-        """Ask the next servo where it is. That nobody hears it is a read-back lost, not a set point."""
-        index = self._next
-        self._next = (index + 1) % len(JOINT_NAMES)
-        try:
-            self._send(POSITION_OF + self._config.servos[index].id, ASK)
-            self._asked = index, self._clock.now_s()
-        except OSError:
-            self._asked = None
-            self._reject(index)
+    def _read_back(self) -> bool:
+        """Fetch one answer and ask the next servo; False when nobody hears that: a read-back is lost, no set point.
 
-    def _fetch(self) -> None:
+        A question that is younger than its answer, because this set point is sent once more, is let be.
+        """
+        if self._asked is not None:
+            if self._clock.now_s() - self._asked[1] < ANSWER_S[0]:
+                return True
+            self._fetch(*self._asked)
+            self._asked = None
+        try:
+            self._send(POSITION_OF + self._config.servos[self._next].id, ASK)
+        except OSError:
+            return False
+        self._asked = self._next, self._clock.now_s()
+        self._next = (self._next + 1) % len(JOINT_NAMES)
+        return True
+
+    def _fetch(self, index: int, at_s: float) -> None:
         """Take the answer to the last question, if it can be true."""
-        if self._asked is None:
-            return
-        (index, at_s), self._asked = self._asked, None
         servo, last = self._config.servos[index], self._samples[index]
         try:
             raw = int.from_bytes(self._read(POSITION_OF + servo.id, 2), "big")

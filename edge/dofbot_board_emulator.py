@@ -10,15 +10,10 @@ ignored, the keys, WiFi, and what PWM servos do at ports 1-6. There is no regist
 from collections.abc import Callable, Sequence
 
 from edge.bus_servo import BusServo
-from edge.dofbot_board import DURATION, PING, PING_OK, POSITION_OF, POSITIONS, TORQUE, VERSION
+from edge.dofbot_board import DURATION, HAND_OUT_S, PING, PING_OK, POSITION_OF, POSITIONS, TORQUE, VERSION
 from edge.emulator import not_acknowledged
 
 LIGHT, KEY_MODE, RESET, BUZZER, ONE, ALL, SET_ID, ANY, POSITION_OF_ANY = 0x02, 0x03, 0x05, 0x06, 0x10, 0x17, 0x18, 0x19, 0x37
-OFFSET_RESULT, SET_MIDDLE, POSES, CLEAR_POSES, STORE_POSE, PWM, ALL_PWM = 0x1B, 0x1C, 0x22, 0x23, 0x24, 0x50, 0x57
-LEARNING, POSES_MAX = 1, 20  # key mode; vendor: a count of 0-20
-NOT_SET, SAVED, OUT_OF_RANGE = 0, 1, 2  # of a middle offset
-RESULT_S = 1.5  # after which a result that nobody has read is gone
-MIDDLE_REACH_RAW = (400, 400, 400, 400, 300, 400)  # from a default middle to the furthest that is taken (i2c_register_map.xlsx)
 OFFSET_RESULT, SET_MIDDLE, POSES, CLEAR_POSES, STORE_POSE, PWM, ALL_PWM = 0x1B, 0x1C, 0x22, 0x23, 0x24, 0x50, 0x57
 LEARNING, POSES_MAX = 1, 20  # key mode; vendor: a count of 0-20
 NOT_SET, SAVED, OUT_OF_RANGE = 0, 1, 2  # of a middle offset
@@ -28,9 +23,8 @@ MIDDLE_RAW = (2000.0, 2000.0, 2000.0, 2000.0, 1486.0, 3100.0)  # the board's def
 FIRMWARE = 5
 DURATION_S = 0.5  # until register 0x1E is written
 BOOT_S = 0.2  # PRAC waits that long after a reset
-SKEW_S = 0.012  # from the first servo's goal to the last one's (PRAC): the board tells them one by one
 VERSION_S = 0.001  # Arm_Lib waits that long
-ANSWER_S = 0.003  # of a servo (Arm_Lib waits that long)
+ANSWER_S = 0.003  # of a servo (Arm_Lib waits that long, the vendor's sheet says 5 ms)
 
 
 class DofbotBoardEmulator:
@@ -51,6 +45,7 @@ class DofbotBoardEmulator:
         self._now_s = now_s
         self._actual_raw = actual_raw
         self.deaf_s = deaf_s
+        self.answer_s = ANSWER_S
         self.stretch_s = 0.0  # how long it holds the clock line at each byte: not known
         self.servos = tuple(BusServo(number, raw, ramp) for number, raw in enumerate(start_raw, 1))
         self.offsets_raw = [0.0] * 6  # flash: of ids 1-6
@@ -202,7 +197,7 @@ class DofbotBoardEmulator:
         for number, goal_raw in goals_raw.items():
             for servo in self._connected(number):
                 servo.go(round(goal_raw + self._offset_raw(number)), duration_s, self._busy_until_s)
-            self._busy_until_s += SKEW_S / 5
+            self._busy_until_s += HAND_OUT_S / 6
 
     def _turn_torque(self, on: bool) -> None:
         actual_raw, now_s = self._actual_raw(), self._now_s()
@@ -227,21 +222,16 @@ class DofbotBoardEmulator:
         return self.offsets_raw[number - 1] if 1 <= number <= 6 else 0.0
 
     def _pong(self, number: int) -> bytes:
-        return _together([bytes((servo.status or PING_OK,)) for servo in self._connected(number)])
+        return _together([bytes((servo.error or PING_OK,)) for servo in self._connected(number)])
 
     def _answer(self, register: int, answer: bytes) -> None:
         """Ask a servo, once the board has told all servos their goals."""
-        asked_s = max(self._now_s(), self._busy_until_s)
+        self._busy_until_s = max(self._now_s(), self._busy_until_s) + self.answer_s
         is_deaf = self._now_s() < self._moved_s + self.deaf_s
-        self._answers[register] = asked_s + ANSWER_S, b"" if is_deaf else answer
+        self._answers[register] = self._busy_until_s, b"" if is_deaf else answer
 
     def _connected(self, number: int | None = None) -> list[BusServo]:
         return [servo for servo in self.servos if servo.answers and number in (None, servo.number)]
-
-
-def _together(answers: list[bytes]) -> bytes:
-    """What the board makes of servos that answer at once on one wire: where they differ the checksum is wrong."""
-    return answers[0] if len(set(answers)) == 1 else b""
 
 
 def _together(answers: list[bytes]) -> bytes:

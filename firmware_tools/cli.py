@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from edge import config as configuration
-from firmware_tools import finding, servo, trim
+from firmware_tools import finding, servo_cli
 from firmware_tools import release as releasing
 
 EXIT_FAILED = 1
@@ -17,10 +17,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (release, scan, doctor):
+    for verb in (release, scan, doctor, bus_budget):
         app.command()(verb)
-    servo.register(app)
-    trim.register(app)
+    servo_cli.register(app)
 
 
 def release(
@@ -55,6 +54,29 @@ def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     from firmware_tools.machine import Machine
 
     _finish(examine(Machine(), config), as_json)
+
+
+def bus_budget(
+    config: ConfigFile = None,
+    rate: Annotated[float, typer.Option(min=1.0, max=1000.0, help="Set points a second; the runtime sends 50.")] = 50.0,
+    clock_khz: Annotated[float | None, typer.Option(min=10.0, max=1000.0, help="I2C clock. Without it: 100, and 400 beside it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Does this rate, with this read-back, fit the I2C wire? Computed from the bytes that the drivers send; nothing is opened.
+
+    wire: how long the bus is busy, without clock stretching and the kernel's own time. board: how long the DOFBOT's board answers
+    one question and hands the set point out to six servos, one after the other.
+
+    Exit codes: 0 the configured driver fits, or is a simulator; 1 it does not; 2 wrong options.
+    """
+    from firmware_tools import bus_budget as budgeting
+
+    bus = _settings(config).bus
+    clocks_hz = (clock_khz * 1e3,) if clock_khz else budgeting.CLOCKS_HZ
+    rows = budgeting.budgets(rate, clocks_hz)
+    row = budgeting.chosen(rows, bus, clocks_hz[0])
+    budgeting.show(rows, row, bus.driver, rate, as_json)
+    raise typer.Exit(1 if row and row.problem else 0)
 
 
 def _settings(config: Path | None) -> configuration.Config:

@@ -5,10 +5,12 @@ A position is what the servo itself is told: a pulse in microseconds, or counts.
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
+from edge import last_pose
 from edge.board_counts import command_from_counts
 from edge.clock import Clock, MonotonicClock
 from edge.config import BoardServoConfig, BusConfig, Config
@@ -30,6 +32,7 @@ ANSWER_S = (0.005, 0.015, 0.1)  # vendor, PRAC, YAS, as in edge/dofbot_board.py
 RENAME_S = 0.1  # until a servo has its new id in flash; assumed
 PULSE_MIN_US, PULSE_MAX_US = 400.0, 2600.0  # as bus.servos may have them
 RELEASE_ATTEMPTS = 3
+SERVICE_LAST_POSE = Path("/run/dofbot-grasp/last_pose")  # $RUNTIME_DIRECTORY of dofbot-grasp.service
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +102,7 @@ class PulseLine:
     def pulse(self, channel: int, pulse_us: float) -> None:
         """The same for any output."""
         if not self._is_open:
+            _forget_last_pose()
             self._is_open = True  # before it is: an interrupt in between must release it
             self._driver.open()
         self._driver.write_pulse(channel, pulse_us)
@@ -223,6 +227,14 @@ class CountLine:
     def _unanswered(self, error: OSError) -> BusError:
         where = f"the DOFBOT's board at {self._config.address:#04x}"
         return BusError(f"servo bus: {where} did not answer ({error.strerror}); check its 12 V supply and its wiring")
+
+
+def _forget_last_pose() -> None:
+    """A runtime must not believe that the arm is where it left it: without read-back it then takes it to be parked."""
+    for path in {last_pose.path(), SERVICE_LAST_POSE}:
+        if path is not None:
+            with suppress(OSError):  # not there; or the service's, which another user may not touch
+                path.unlink()
 
 
 @contextmanager

@@ -4,28 +4,19 @@ It is 25 MHz by name; 23 to 27 MHz were measured, which is 10° on a servo (Adaf
 A count of the chip takes PRE_SCALE + 1 of its clocks: Adafruit's own calibration example leaves out the 1.
 """
 
-from typing import Annotated
-
-import msgspec
-import typer
 from msgspec import Struct
 
 from edge import calibration
-from edge import config as configuration
 from edge.calibration import Check
 from edge.config import Config
 from edge.errors import ConfigError
 from edge.pca9685 import COUNTS, pre_scale, pulse_counts
 from firmware_tools.asking import confirm, number
-from firmware_tools.robot_file import calibrated, path_of, save_clock
-from firmware_tools.servo import AsJson, ConfigFile, DryRun, Yes
-from firmware_tools.servo_line import PULSE_MAX_US, PULSE_MIN_US, PulseLine, opened
+from firmware_tools.robot_file import path_of, save_clock
+from firmware_tools.servo_line import PulseLine, opened
 
 NOMINAL_HZ, TOLERANCE_HZ = 25e6, 2e6  # no board was seen outside
 BY = "dofbot pca9685 trim"
-MIDDLE_US = 1500.0
-
-app = typer.Typer(no_args_is_help=True, help="What a PCA9685 board needs once.")
 
 
 class Trimmed(Struct, frozen=True):
@@ -42,41 +33,34 @@ class Trimmed(Struct, frozen=True):
         )
 
 
-def register(root: typer.Typer) -> None:
-    """Add the verb."""
-    app.callback()(_group)
-    app.command(epilog="Exit codes: 0 done, 1 the bus, 2 configuration or a reading that cannot be, 4 refused.")(trim)
-    root.add_typer(app, name="pca9685")
-
-
-def trim(
-    measured_hz: Annotated[float | None, typer.Option(help="Repetition rate of any output's pulses, about 50 Hz.")] = None,
-    measured_us: Annotated[float | None, typer.Option(help="Length of a pulse; finer than the rate if the scope is.")] = None,
-    commanded_us: Annotated[float, typer.Option(min=PULSE_MIN_US, max=PULSE_MAX_US, help="What that pulse was meant to be.")] = MIDDLE_US,
-    channel: Annotated[int, typer.Option(min=0, max=15, help="Without a reading: the output that gets the pulse.")] = 15,
-    config: ConfigFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
-    """Measure the board's oscillator with a scope or a logic analyser, and write it to the calibration.
-
-    Without a reading the tool puts out a pulse and asks what the scope shows. The pulses must have been made with the
-    reference_clock_hz that is configured or calibrated now, as dofbot run and this tool make them.
-    """
-    settings = calibrated(configuration.load(config) if config else Config())
-    path_of(settings)
+def check_config(settings: Config) -> None:
+    """Raise `ConfigError` where there is nothing to trim, or nowhere to write."""
     if settings.bus.driver != "pca9685":
         raise ConfigError(f"bus.driver = '{settings.bus.driver}' has no oscillator to trim, expected 'pca9685'; set it")
-    if measured_hz is None and measured_us is None:
-        if dry_run:
-            typer.echo(f"would put out {commanded_us:g} µs on channel {channel}, and ask what the scope shows")
-            return
-        measured_us = _ask_scope(settings, channel, commanded_us, yes)
-    before_hz = settings.bus.reference_clock_hz
-    now_hz = clock_from_rate(measured_hz, before_hz) if measured_hz else clock_from_pulse(measured_us or 0.0, commanded_us, before_hz)
-    result = Trimmed(before_hz, _plausible(now_hz), "" if dry_run else _save(settings, now_hz))
-    typer.echo(msgspec.json.format(msgspec.json.encode(result)).decode() if as_json else str(result))
+    path_of(settings)
+
+
+def ask_scope(settings: Config, channel: int, commanded_us: float, yes: bool) -> float:
+    """Put out a pulse, and ask how long it is on the scope."""
+    with opened(settings) as line:
+        if not isinstance(line, PulseLine):
+            raise ConfigError("bus.driver has no pulses, expected 'pca9685'; set it")
+        confirm(f"Channel {channel} gets {commanded_us:g} µs; a servo that is plugged in there leaps. Go on?", yes)
+        line.pulse(channel, commanded_us)
+        return number("Length of the pulse on the scope, in µs")
+
+
+def trimmed(settings: Config, clock_hz: float, dry_run: bool) -> Trimmed:
+    """Write an oscillator's frequency, if it can be true; raises `ConfigError`, and then nothing is written."""
+    off_hz = abs(clock_hz - NOMINAL_HZ)
+    if not off_hz <= TOLERANCE_HZ:
+        raise ConfigError(
+            f"the oscillator comes to {clock_hz / 1e6:.2f} MHz, expected 23…27 MHz; nothing was written: "
+            "measure again, and check that the pulses were made with the configured reference_clock_hz"
+        )
+    made = calibration.made(BY, checks=(Check("oscillator off 25 MHz, MHz", off_hz / 1e6, TOLERANCE_HZ / 1e6),))
+    file = "" if dry_run else str(save_clock(settings, round(clock_hz), made))
+    return Trimmed(settings.bus.reference_clock_hz, round(clock_hz), file)
 
 
 def clock_from_rate(measured_hz: float, configured_hz: float) -> float:
@@ -99,30 +83,3 @@ def clock_from_angles(turned_deg: float, commanded_us: tuple[float, float], us_p
     first, second = (pulse_counts(pulse_us, configured_hz) for pulse_us in commanded_us)
     clocks = abs(second - first) * (pre_scale(configured_hz) + 1)
     return clocks / (turned_deg * us_per_deg * 1e-6) if turned_deg > 0.0 else 0.0
-
-
-def _ask_scope(settings: Config, channel: int, commanded_us: float, yes: bool) -> float:
-    with opened(settings) as line:
-        if not isinstance(line, PulseLine):
-            raise ConfigError("bus.driver has no pulses, expected 'pca9685'; set it")
-        confirm(f"Channel {channel} gets {commanded_us:g} µs; a servo that is plugged in there leaps. Go on?", yes)
-        line.pulse(channel, commanded_us)
-        return number("Length of the pulse on the scope, in µs")
-
-
-def _plausible(clock_hz: float) -> int:
-    if not abs(clock_hz - NOMINAL_HZ) <= TOLERANCE_HZ:
-        raise ConfigError(
-            f"the oscillator comes to {clock_hz / 1e6:.2f} MHz, expected 23…27 MHz; nothing was written: "
-            "measure again, and check that the pulses were made with the configured reference_clock_hz"
-        )
-    return round(clock_hz)
-
-
-def _save(settings: Config, clock_hz: float) -> str:
-    check = Check("oscillator off 25 MHz, MHz", abs(_plausible(clock_hz) - NOMINAL_HZ) / 1e6, TOLERANCE_HZ / 1e6)
-    return str(save_clock(settings, round(clock_hz), calibration.made(BY, checks=(check,))))
-
-
-def _group() -> None:
-    """What a PCA9685 board needs once."""

@@ -18,9 +18,9 @@ from torch import nn
 
 from edge.contract import Contract, Golden, encode
 from edge.errors import PolicyError
+from edge.files import write_atomically
 from edge.messages import Float32
 from edge.policy import CONTRACT_KEY, DIGEST_DIGITS, DIGEST_KEY, from_bytes, stamp
-from edge.files import write_atomically
 
 OPSET = 17  # IR version 8: onnxruntime 1.13 of 2022 and later load it
 MAX_BYTES = 10_000_000  # 10 MB; a 64×64 actor has about 1 MB

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import edge
 from edge.contract import Contract
+from edge.files import write_atomically
 from edge.policy import load
 from trainer import plots
 from trainer.controls import CONTROLS
 from trainer.env import LATE_M, LATE_STEPS, PUSHED_M
 from trainer.evaluate import DRAWS, Measured, causes, misses_mm, play, summarise, worst
-from edge.files import write_atomically
 from trainer.film import FilmedGrasp
 from trainer.suites import NOISE_PX, NOISE_SWEEP, SUITES
 

@@ -23,8 +23,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 
 from edge.errors import DofbotError
-from trainer import checkpoint, spec
 from edge.files import write_atomically
+from trainer import checkpoint, spec
 from trainer.runlog import Row, RunLog
 from trainer.sac.networks import Encoder, halve
 from trainer.sac.sac import N_ENVS, WINDOW, Settings

@@ -34,6 +34,7 @@ def main() -> None:
         import nack
         import rendering
         import start
+        import wire
 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -53,6 +54,7 @@ def main() -> None:
             "decisions": lambda: decision.bench(policy[0]),
             "starts": lambda: start.bench(policy[0]),
             "a bus with NACKs": lambda: nack.bench(policy[0]),
+            "the wire": wire.bench,
             "cuts while writing": cuts.bench,
             "the loop's pace": lambda: loop.bench_pace(arguments.loop_s),
             "the loop beside hogs": lambda: loop.bench_hogs(arguments.loop_s / 3.0),

@@ -111,10 +111,10 @@ def test_the_bytes_of_the_boards_driver() -> None:
     pings = [line for number in range(1, 7) for line in ping(number)]
     positions = [line for number in range(1, 7) for line in position(number) * 2]  # told twice alike
     assert told(i2c, bus.open) == [TORQUE_OFF, *VERSION, *pings, *positions]
-    assert told(i2c, lambda: bus.write(command)) == [DURATION, POSITIONS, TORQUE_ON, position(1)[0]]  # torque once it knows its goal
+    assert told(i2c, lambda: bus.write(command)) == [position(1)[0], DURATION, POSITIONS, TORQUE_ON]  # torque once it knows its goal
     for number in (1, 2, 3, 4, 5, 6, 1):  # round robin: the answer to the last tick's question, and the next question
         clock.sleep_until(clock.now_s() + 0.02)
-        assert told(i2c, lambda: bus.write(command)) == [position(number)[1], DURATION, POSITIONS, position(number % 6 + 1)[0]]
+        assert told(i2c, lambda: bus.write(command)) == [position(number)[1], position(number % 6 + 1)[0], DURATION, POSITIONS]
     assert told(i2c, bus.check) == [VERSION[0]]
     assert told(i2c, bus.release) == [TORQUE_OFF]
     board.power_up()

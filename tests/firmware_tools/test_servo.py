@@ -14,7 +14,7 @@ from edge.config import Config, load
 from edge.emulated_arm import EmulatedArm
 from edge.errors import BusError, ConfigError, DofbotError, RefusedError
 from edge.servos import LEAST_DEG, MOST_DEG
-from firmware_tools import emulated, servo, slow, trim
+from firmware_tools import emulated, servo_cli, slow
 from firmware_tools.servo_line import opened
 
 UPRIGHT = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -33,8 +33,7 @@ class Rig:
         self.build()
         monkeypatch.setattr(emulated, "emulated_arm", lambda config: self.arm)
         self._app = typer.Typer()
-        servo.register(self._app)
-        trim.register(self._app)
+        servo_cli.register(self._app)
 
     def build(self, **options: object) -> None:
         """An arm without flaws, unless told otherwise."""
@@ -326,3 +325,16 @@ def test_while_a_runtime_holds_the_bus_nobody_else_moves_it(board, monkeypatch) 
 def test_a_simulator_has_no_servos(board) -> None:
     board.path.write_text('[bus]\ndriver = "simulator"\n')
     assert isinstance(board.run("servo", "read").exception, ConfigError)
+
+
+def test_a_runtime_does_not_believe_afterwards_that_the_arm_is_where_it_left_it(pca9685, tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("firmware_tools.servo_line.SERVICE_LAST_POSE", tmp_path / "of_the_service")
+    places = (tmp_path / "dofbot-grasp.last_pose", tmp_path / "of_the_service")
+    for place in places:
+        place.write_bytes(b"here")
+    pca9685.run("servo", "read")
+    assert all(place.exists() for place in places)
+    pca9685.run("servo", "centre", "joint1", "--yes")
+    assert not any(place.exists() for place in places)

@@ -16,7 +16,7 @@ from edge.emulated_arm import EmulatedArm
 from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.errors import ConfigError
 from edge.pca9685 import Pca9685Bus, pre_scale, pulse_counts
-from firmware_tools import emulated, trim
+from firmware_tools import emulated, servo_cli, trim
 
 CLOCKS = st.integers(23_000_000, 27_000_000)
 
@@ -66,8 +66,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     arm = EmulatedArm(load(path).bus, errors=ArmErrors(oscillator_hz=26.1e6))
     monkeypatch.setattr(emulated, "emulated_arm", lambda _: arm)
     app = typer.Typer()
-    trim.register(app)
-    app.command("other")(lambda: None)
+    servo_cli.register(app)
 
     def run(*arguments: str, typed: str = ""):
         return CliRunner().invoke(app, ["pca9685", "trim", *arguments, "--config", str(path)], input=typed)
