@@ -34,6 +34,7 @@ def main() -> None:
         import nack
         import rendering
         import start
+        import tools
         import wire
 
     if hasattr(os, "sched_setaffinity"):
@@ -55,6 +56,7 @@ def main() -> None:
             "starts": lambda: start.bench(policy[0]),
             "a bus with NACKs": lambda: nack.bench(policy[0]),
             "the wire": wire.bench,
+            "tools": tools.bench,
             "cuts while writing": cuts.bench,
             "the loop's pace": lambda: loop.bench_pace(arguments.loop_s),
             "the loop beside hogs": lambda: loop.bench_hogs(arguments.loop_s / 3.0),
