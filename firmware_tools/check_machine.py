@@ -1,15 +1,13 @@
 """What `dofbot doctor` looks at below /proc, /sys and /etc: the kernel, the wires, the permissions."""
 
 import struct
-from pathlib import Path
 
 from edge.config import Config
 from firmware_tools.board import bus_of
 from firmware_tools.finding import Finding, failed, not_applicable, ok, warning
 from firmware_tools.machine import Machine
-from firmware_tools.usb import UDEV
+from firmware_tools.usb import RULES, UDEV
 
-RULES = Path(__file__).with_name("99-dofbot.rules")
 RULES_PLACES = ("/etc/udev/rules.d/99-dofbot.rules", "/usr/lib/udev/rules.d/99-dofbot.rules", "/lib/udev/rules.d/99-dofbot.rules")
 GROUPS = {"i2c": "the servo board", "plugdev": "the RealSense", "video": "other cameras"}
 STANDARD_HZ = 100_000

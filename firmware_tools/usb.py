@@ -1,5 +1,6 @@
 """What is plugged into USB that matters here: depth cameras with their speed, and the serial DOFBOT."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from firmware_tools.finding import Finding, failed, ok, warning
@@ -11,7 +12,8 @@ CAMERAS = {"0b5b": "D405", "0b07": "D435", "0b3a": "D435i", "0ad3": "D415", "0b5
 SUPPORTED = ("D405", "D435", "D435i")
 CH340 = ("1a86", "7523")  # the chip of the serial DOFBOT-SE, and of the programming socket of the DOFBOT's I2C board
 USB3_MBIT_S = 5000.0
-UDEV = "sudo cp firmware_tools/99-dofbot.rules /etc/udev/rules.d/ && sudo udevadm control --reload && sudo udevadm trigger"
+RULES = Path(__file__).with_name("99-dofbot.rules")
+UDEV = f"sudo cp {RULES} /etc/udev/rules.d/ && sudo udevadm control --reload && sudo udevadm trigger"
 
 
 class Camera(NamedTuple):

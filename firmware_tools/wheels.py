@@ -6,6 +6,7 @@ library alone: `edge/__main__.py` asks here before it imports any of them.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ NEEDED = ("numpy", "msgspec", "onnxruntime", "typer", "rich")
 VITAL = ("numpy", "msgspec", "typer", "rich")  # every verb imports these
 OPTIONAL = ("cv2", "smbus2", "adafruit_servokit", "pyrealsense2")
 DISTRIBUTIONS = {"cv2": "opencv-contrib-python-headless", "adafruit_servokit": "adafruit-circuitpython-servokit"}
+LIBRARIES = {"libusb-1.0.so.0": "libusb-1.0-0", "libudev.so.1": "libudev1", "libGL.so.1": "libgl1"}  # Debian's packages
 _CHILD = """
 import importlib, json, sys
 for name in sys.argv[1:]:
@@ -74,6 +76,12 @@ def remedy(one: Tried) -> str:
     distribution = DISTRIBUTIONS.get(one.module, one.module)
     if one.kills:
         return f"take an older version, or compile it for this processor: {PIP} --force-reinstall --no-binary {distribution} {distribution}"
+    if lacking := re.search(r"(?:No module named|platform library) '([\w.-]+)'", one.problem):
+        return f"{PIP} {DISTRIBUTIONS.get(lacking[1], lacking[1])}"
+    if library := re.match(r"does not load: (lib[\w.-]+): cannot open", one.problem):
+        return f"sudo apt install {LIBRARIES.get(library[1], f'the package that has {library[1]}')}"
+    if "GLIBC" in one.problem:
+        return "install a newer system: Raspberry Pi OS Trixie or Ubuntu 24.04"
     return f"{PIP} --force-reinstall {distribution}"
 
 

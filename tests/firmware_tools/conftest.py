@@ -9,8 +9,8 @@ import pytest
 from edge.config import Config
 from edge.emulated_smbus import EmulatedSMBus
 from edge.emulator import EmulatedI2C
-from firmware_tools.check_machine import RULES
 from firmware_tools.machine import Machine
+from firmware_tools.usb import RULES
 from firmware_tools.wires import Wires
 
 LIMITS = """Limit                     Soft Limit           Hard Limit           Units

@@ -154,7 +154,10 @@ def test_where_the_cameras_wheel_can_load(arch, glibc, python, verdict) -> None:
         (Tried("cv2", "kills the process that imports it: SIGILL", kills=True), "failed", "opencv-contrib-python-headless"),
         (Tried("pyrealsense2", "No module named 'pyrealsense2'"), "warning", "dofbot-grasp[pi]"),
         (Tried("onnxruntime", "No module named 'onnxruntime'"), "failed", "pip install"),
-        (Tried("pyrealsense2", "does not load: GLIBCXX_3.4.32 not found"), "warning", "pip install"),
+        (Tried("pyrealsense2", "does not load: version `GLIBCXX_3.4.32' not found"), "warning", "Trixie"),
+        (Tried("pyrealsense2", "does not load: libusb-1.0.so.0: cannot open shared object file"), "warning", "apt install libusb-1.0-0"),
+        (Tried("adafruit_servokit", "does not load: platform library 'gpiod' was not found"), "warning", "pip install gpiod"),
+        (Tried("cv2", "does not load: it is broken"), "warning", "--force-reinstall opencv-contrib-python-headless"),
     ],
 )
 def test_a_package_that_does_not_load_has_a_row_of_its_own(one, verdict, says) -> None:

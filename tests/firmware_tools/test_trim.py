@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -33,6 +33,7 @@ def powered(true_hz: float, configured_hz: int, pulses_us: tuple[float, ...]) ->
     return chip, measured
 
 
+@settings(max_examples=25)
 @given(CLOCKS, CLOCKS, st.floats(500.0, 2500.0))
 def test_a_pulse_tells_the_clock(true_hz, configured_hz, commanded_us) -> None:
     _, (measured_us,) = powered(true_hz, configured_hz, (commanded_us,))
@@ -45,6 +46,7 @@ def test_the_rate_tells_the_clock(true_hz, configured_hz) -> None:
     assert trim.clock_from_rate(measured_hz, configured_hz) == pytest.approx(true_hz, rel=1e-12)
 
 
+@settings(max_examples=25)
 @given(CLOCKS, st.floats(3.0, 12.0), st.floats(600.0, 1400.0), st.floats(1600.0, 2400.0))
 def test_the_angle_between_two_pulses_tells_the_clock(true_hz, us_per_deg, first_us, second_us) -> None:
     _, (low_us, high_us) = powered(true_hz, 25_000_000, (first_us, second_us))

@@ -44,9 +44,9 @@ def test_each_is_told_apart_and_those_after_a_death_are_still_tried(packages) ->
 
 def test_one_that_hangs_is_given_up(packages) -> None:
     began_s = time.monotonic()
-    hangs, well = tried(("hangs", "well"), within_s=0.5, path=packages)
-    assert time.monotonic() - began_s < 5.0
-    assert (hangs.problem, hangs.kills) == ("is not imported within 0.5 s", False)
+    hangs, well = tried(("hangs", "well"), within_s=2.0, path=packages)
+    assert time.monotonic() - began_s < 20.0
+    assert (hangs.problem, hangs.kills) == ("is not imported within 2 s", False)
     assert not well.problem
 
 
