@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 import pytest
 
-from edge.clock import MonotonicClock, Pacer, VirtualClock
+from edge.clock import MonotonicClock, Pacer, SteppedClock, VirtualClock
 from edge.errors import BusError
 
 RATE_HZ = 50.0
@@ -201,3 +201,10 @@ def test_virtual_clock_passes_time_only_by_sleeping() -> None:
     assert time.monotonic() - started_s < 0.5
     with pytest.raises(BusError):
         clock.sleep_until(1.5)
+
+
+def test_a_stepped_clock_moves_on_where_somebody_sleeps_and_never_back() -> None:
+    clock = SteppedClock(2.0)
+    clock.sleep_until(3.5)
+    clock.sleep_until(1.0)
+    assert clock.now_s() == 3.5

@@ -4,10 +4,12 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from edge import robot
 from edge.clock import MonotonicClock, VirtualClock
 from edge.config import BusConfig, Config, FaultsConfig, ServoConfig, SimulatorConfig
 from edge.devices import Devices, open_devices
+from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.errors import BusError, ConfigError, DofbotError, ObservationError
 from edge.faults import Fault
 from edge.messages import Float32, Intrinsics, JointCommand
@@ -338,3 +341,19 @@ def test_on_the_real_clock_the_camera_is_another_process_and_comes_back_when_kil
             time.sleep(0.005)
         assert errors >= {"the capture process died (si", "the camera was away, and 4 g"}
         assert devices.clock.now_s() - frame.captured_at_s < 60.0
+
+
+def test_a_real_pca9685_is_taken_up_where_the_last_process_sent_it(simulator, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("adafruit_servokit")
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    i2c = EmulatedI2C({0x40: Pca9685Emulator()})
+    monkeypatch.setitem(sys.modules, "board", SimpleNamespace(I2C=lambda: i2c))
+    away, config = PARK._replace(joint1_rad=0.5), simulator.config("real", driver="pca9685", i2c="board")
+    with closing(open_devices(config)) as devices:
+        assert devices.bus.measured() is None
+        devices.bus.write(away, within_s=1.0)
+    with closing(open_devices(config)) as devices:
+        assert devices.bus.measured() == away
+        devices.bus.write(PARK, within_s=1.0)
+        assert devices.bus.measured() is None

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge import kinematics
 from edge.kinematics import Mount
@@ -99,3 +101,30 @@ def test_gravity_pulls_a_joint_the_way_that_lowers_the_tool(inverted: bool) -> N
             rise_m = (kinematics.tool_in_table_m(ahead, mount)[2] - kinematics.tool_in_table_m(behind, mount)[2]) / 2e-5  # m per rad
             assert pulls[joint] == pytest.approx(-rise_m / 0.3449, abs=1e-4)  # over the full reach
     assert leverages((0.0, 90.0, 0.0, 0.0, 0.0, 0.0), False)[1] == pytest.approx(1.0)
+
+
+ANGLES = st.floats(-400.0, 400.0)
+STEPS = st.lists(st.tuples(st.one_of(st.none(), ANGLES), st.floats(-1.0, 1.0), st.floats(1e-4, 0.02)), max_size=30)
+TRAITS = st.builds(
+    ServoTraits,
+    speed_deg_s=st.floats(50.0, 300.0),
+    dead_band_deg=st.floats(0.0, 1.0),
+    play_deg=st.floats(0.0, 1.0),
+    load=st.floats(0.0, 0.9),
+    sag_deg=st.floats(0.0, 3.0),
+    stall_s=st.floats(0.1, 5.0),
+    stops_deg=st.tuples(st.floats(-180.0, -1.0), st.floats(1.0, 180.0)),
+)
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(traits=TRAITS, steps=STEPS)
+def test_whatever_it_is_told_it_keeps_its_stops_its_speed_and_its_play(traits: ServoTraits, steps: list) -> None:
+    shaft = Shaft(traits, 0.0)
+    for goal_deg, leverage, duration_s in steps:
+        before_deg = shaft.deg
+        shaft.step(goal_deg, leverage, duration_s)
+        assert traits.stops_deg[0] <= shaft.deg <= traits.stops_deg[1]
+        assert abs(shaft.deg - before_deg) <= traits.speed_deg_s * duration_s + 1e-9
+        assert goal_deg is not None or shaft.deg == before_deg
+        assert abs(shaft.joint_deg - shaft.deg) <= traits.play_deg + 1e-9
