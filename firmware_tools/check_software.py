@@ -96,6 +96,8 @@ def calibration_finding(config: Config, serials: list[str]) -> Finding:
     import urdf
 
     path = Path(config.calibration.file)
+    if not path.exists():
+        return failed("calibration", f"{path} does not exist", "run dofbot servo limits and dofbot calibrate, or empty calibration.file")
     try:
         found = calibration.load(path)
         calibration.check_robot(found, path, config.mount, config.bus, urdf.dofbot_sha256())

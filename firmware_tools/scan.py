@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from edge.config import Config
 from edge.errors import BusError, MissingExtraError
-from firmware_tools import emulated
 from firmware_tools.board import ALL_CALL, Board, bus_of, identify, judge
 from firmware_tools.bus_in_use import who_drives
 from firmware_tools.finding import Finding, failed, not_applicable, ok, warning
@@ -64,6 +63,8 @@ def _on_bus(machine: Machine, path: str, config: Config, opening: Open) -> tuple
 
 
 def _on_emulated_bus(config: Config) -> list[Finding]:
+    from firmware_tools import emulated  # numpy.random and more, which a real bus does not need
+
     wires = Wires(emulated.emulated_arm(config).smbus)
     addresses = wires.present()
     boards = identify(wires, bus_of(config.bus), addresses, config.bus)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 WITHIN_S = 4.0
+SLOW = "is not imported within"
 PIP = f"{sys.executable} -m pip install"
 NEEDED = ("numpy", "msgspec", "onnxruntime", "typer", "rich")
 VITAL = ("numpy", "msgspec", "typer", "rich")  # every verb imports these
@@ -76,6 +77,8 @@ def remedy(one: Tried) -> str:
     distribution = DISTRIBUTIONS.get(one.module, one.module)
     if one.kills:
         return f"take an older version, or compile it for this processor: {PIP} --force-reinstall --no-binary {distribution} {distribution}"
+    if one.problem.startswith(SLOW):
+        return "run it again while the machine is less busy"
     if lacking := re.search(r"(?:No module named|platform library) '([\w.-]+)'", one.problem):
         return f"{PIP} {DISTRIBUTIONS.get(lacking[1], lacking[1])}"
     if library := re.match(r"does not load: (lib[\w.-]+): cannot open", one.problem):
@@ -108,7 +111,7 @@ def _in_one_child(modules: tuple[str, ...], within_s: float, path: Path | None) 
     if len(found) == len(modules):
         return found
     if is_late:
-        return [*found, Tried(modules[len(found)], f"is not imported within {within_s:g} s")]
+        return [*found, Tried(modules[len(found)], f"{SLOW} {within_s:g} s")]
     return [*found, Tried(modules[len(found)], f"kills the process that imports it: {_cause(child.returncode)}", kills=True)]
 
 

@@ -227,6 +227,8 @@ def test_a_calibration_is_of_this_robot_and_this_camera_or_fails(tmp_path) -> No
     assert (finding.verdict, "another robot" in finding.found, finding.remedy) == ("failed", True, "calibrate this one")
     (tmp_path / "calibration.json").write_text("{")
     assert calibration_finding(config, []).verdict == "failed"
+    (tmp_path / "calibration.json").unlink()
+    assert "empty calibration.file" in calibration_finding(config, []).remedy
 
 
 def test_without_a_calibration_numbers_are_nominal_which_is_a_warning() -> None:
