@@ -11,7 +11,8 @@ def confirm(question: str, yes: bool) -> None:
         return
     try:
         agreed = typer.confirm(question, err=True)
-    except typer.Abort:
+    except typer.Abort as abort:
+        _check_interrupt(abort)
         raise RefusedError(f"nobody answered '{question}', so nothing was done; say --yes where nobody sits at the terminal") from None
     if not agreed:
         raise RefusedError("nothing was done")
@@ -21,7 +22,8 @@ def answer(question: str, default: str) -> str:
     """A line that somebody types; raises `RefusedError` when nobody does."""
     try:
         return str(typer.prompt(question, default=default, show_default=False, err=True)).strip()
-    except typer.Abort:
+    except typer.Abort as abort:
+        _check_interrupt(abort)
         raise RefusedError(f"nobody answered '{question}'; this tool needs a person at the terminal") from None
 
 
@@ -33,3 +35,9 @@ def number(question: str) -> float:
             return float(text)
         except ValueError:
             typer.echo(f"'{text}' is no number", err=True)
+
+
+def _check_interrupt(abort: typer.Abort) -> None:
+    """Typer makes one of Ctrl-C and of an input that has ended: tell them apart again."""
+    if isinstance(abort.__context__, KeyboardInterrupt):
+        raise abort.__context__

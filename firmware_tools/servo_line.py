@@ -4,6 +4,7 @@ A position is what the servo itself is told: a pulse in microseconds, or counts.
 """
 
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -246,11 +247,27 @@ def opened(config: Config) -> Iterator[PulseLine | CountLine]:
     if config.bus.driver == "simulator":
         raise ConfigError("bus.driver = 'simulator' has no servos, expected 'pca9685' or 'dofbot_board'; set it")
     check_free(config)
-    line = _open(config)
+    with _ends_as_ctrl_c():
+        line = _open(config)
+        try:
+            yield line
+        finally:
+            line.release()
+
+
+@contextmanager
+def _ends_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, and the end of an ssh session, release what Ctrl-C would: else the process dies, and its servos stay powered."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield line
+        yield
     finally:
-        line.release()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _open(config: Config) -> PulseLine | CountLine:

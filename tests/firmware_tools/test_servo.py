@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -151,7 +156,8 @@ def test_one_that_does_not_follow_is_said(board) -> None:
 
 
 @pytest.mark.parametrize("rig", ["board", "pca9685"])
-def test_ctrl_c_lets_go(rig, request, monkeypatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_a_kill_and_a_lost_connection_let_go(rig, number, request, monkeypatch) -> None:
     rig = request.getfixturevalue(rig)
     monkeypatch.setattr(slow, "SETTLE_S", 0.0)
     powered = []
@@ -160,7 +166,8 @@ def test_ctrl_c_lets_go(rig, request, monkeypatch) -> None:
         with opened(rig.config) as line:
             slow.turn(line, 0, 0.0, 10.0)
             powered.append(rig.arm.powered()[0])
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
+            time.sleep(1.0)  # the signal comes in it
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
@@ -338,3 +345,13 @@ def test_a_runtime_does_not_believe_afterwards_that_the_arm_is_where_it_left_it(
     assert all(place.exists() for place in places)
     pca9685.run("servo", "centre", "joint1", "--yes")
     assert not any(place.exists() for place in places)
+
+
+def test_ctrl_c_at_a_question_is_ctrl_c_and_no_answer() -> None:
+    code = "import sys\nfrom firmware_tools.asking import answer\ntry:\n    answer('well?', '')\nexcept KeyboardInterrupt:\n    sys.exit(7)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as child:
+        assert child.stderr is not None
+        assert child.stderr.read(5) == b"well?"
+        child.send_signal(signal.SIGINT)
+        assert child.wait(20) == 7
