@@ -12,7 +12,8 @@ from edge.robot import JOINT_NAMES
 from edge.servos import check_travel
 from firmware_tools import slow
 from firmware_tools.asking import answer, confirm
-from firmware_tools.servo_line import CountLine, ServoLine, opened
+from firmware_tools.count_line import CountLine
+from firmware_tools.servo_line import ServoLine, opened
 
 FOLLOWS_DEG = 5.0  # from set point to read-back at rest: more than sag and play, less than what the loop takes for a stall
 

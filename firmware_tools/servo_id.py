@@ -6,7 +6,8 @@ from edge.config import Config
 from edge.dofbot_board import PING_OK
 from edge.errors import BusError, ConfigError
 from firmware_tools.asking import confirm
-from firmware_tools.servo_line import ID_MAX, CountLine, opened
+from firmware_tools.count_line import ID_MAX, CountLine
+from firmware_tools.servo_line import opened
 
 ONCE_S = (0.005,)
 

@@ -10,8 +10,10 @@ from edge.config import BoardServoConfig, Config, ServoConfig
 from edge.errors import BusError
 from edge.robot import JOINT_NAMES
 from firmware_tools.asking import answer, confirm, number
+from firmware_tools.count_line import CountLine
+from firmware_tools.pulse_line import PULSE_MAX_US, PULSE_MIN_US, PulseLine
 from firmware_tools.robot_file import save_servo
-from firmware_tools.servo_line import PULSE_MAX_US, PULSE_MIN_US, CountLine, PulseLine, opened
+from firmware_tools.servo_line import opened
 from firmware_tools.slow import creep
 
 MARGIN_DEG = 1.5  # kept from a stop: a servo that pushes against one burns (YahboomTechnology/dofbot-Pi, precautions)

@@ -8,7 +8,8 @@ from edge.config import Config
 from edge.dofbot_board import PING_OK
 from edge.robot import JOINT_NAMES
 from edge.servos import LEAST_DEG, MOST_DEG
-from firmware_tools.servo_line import CountLine, ServoLine
+from firmware_tools.count_line import CountLine
+from firmware_tools.servo_line import ServoLine
 
 FAULTS = {0: "a wrong voltage", 2: "overheating", 5: "overload"}  # bits of a servo's status (vendor: desheng_servo_protocol_v4.01.pdf)
 

@@ -12,8 +12,9 @@ from edge.config import Config
 from edge.errors import ConfigError
 from edge.pca9685 import COUNTS, pre_scale, pulse_counts
 from firmware_tools.asking import confirm, number
+from firmware_tools.pulse_line import PulseLine
 from firmware_tools.robot_file import path_of, save_clock
-from firmware_tools.servo_line import PulseLine, opened
+from firmware_tools.servo_line import opened
 
 NOMINAL_HZ, TOLERANCE_HZ = 25e6, 2e6  # no board was seen outside
 BY = "dofbot pca9685 trim"

@@ -337,7 +337,7 @@ def test_a_simulator_has_no_servos(board) -> None:
 def test_a_runtime_does_not_believe_afterwards_that_the_arm_is_where_it_left_it(pca9685, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("firmware_tools.servo_line.SERVICE_LAST_POSE", tmp_path / "of_the_service")
+    monkeypatch.setattr("firmware_tools.pulse_line.SERVICE_LAST_POSE", tmp_path / "of_the_service")
     places = (tmp_path / "dofbot-grasp.last_pose", tmp_path / "of_the_service")
     for place in places:
         place.write_bytes(b"here")

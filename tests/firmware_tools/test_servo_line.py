@@ -9,7 +9,8 @@ from edge.board_counts import counts
 from edge.config import BoardConfig, BoardServoConfig, BusConfig, ServoConfig
 from edge.emulated_arm import EmulatedArm
 from edge.servos import LEAST_DEG, MOST_DEG, command_from_deg, pulses_us
-from firmware_tools.servo_line import CountLine, PulseLine
+from firmware_tools.count_line import CountLine
+from firmware_tools.pulse_line import PulseLine
 from firmware_tools.wires import Wires
 
 DIRECTIONS = st.sampled_from((1, -1))
