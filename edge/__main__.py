@@ -10,6 +10,10 @@ def main() -> None:
 
         del sys.argv[1]
         sys.exit(release.main())
+    if sys.argv[1:2] == ["doctor"]:
+        from firmware_tools.wheels import refuse_deadly
+
+        refuse_deadly()  # a package that kills its process would take the doctor with it
     from edge.cli import main as command_line
 
     command_line()

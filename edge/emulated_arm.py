@@ -58,7 +58,7 @@ class EmulatedArm:
         self._by_joint = [servo.id - 1 for servo in config.board.servos]  # index of a joint's servo on the board
         self._at_s = self.clock.now_s()
         self.pca9685 = Pca9685Emulator(self.errors.oscillator_hz, self.clock.now_s)
-        self.board = DofbotBoardEmulator(self.clock.now_s, self._actual_raw(), self._actual_raw, ramp=RAMP)
+        self.board = DofbotBoardEmulator(self.clock.now_s, self._told_raw(), self._actual_raw, ramp=RAMP)
         for servo in self.board.servos:
             servo.answers = config.driver == "dofbot_board"
         found: dict[Driver, tuple[int, I2CDevice]] = {
@@ -148,6 +148,10 @@ class EmulatedArm:
     def _actual_raw(self) -> list[float]:
         """Counts at which the shafts stand, as their potentiometers tell, in the order of the board's servos (6)."""
         self._advance()
+        return self._told_raw()
+
+    def _told_raw(self) -> list[float]:
+        """The same at the time of the last step."""
         raws = [0.0] * 6
         for joint, (shaft, wiring) in enumerate(zip(self._shafts, self.config.board.servos, strict=True)):
             told_deg = (shaft.deg - self.errors.zero_deg[joint]) / self.errors.scale[joint]

@@ -22,6 +22,8 @@ from edge.servos import servo_angles_deg
 
 FRAME_HZ = 50  # what hobby servos are made for; the chip gives 50.03 Hz, and steps of 4.88 µs
 MODE1_RUNNING = 0x20  # awake, auto-increment, nothing else: what ServoKit leaves behind
+COUNTS = 4096  # of one period
+LED0, FULL_OFF = 0x06, 0x1000  # first register of output 0; bit 4 of LEDn_OFF_H
 ALL_OFF = bytes((0xFD, 0x10))  # bit 4 of ALL_LED_OFF_H: every output off at once, the data sheet's fastest shutdown (7.3.1.1)
 RELEASE_ATTEMPTS = 3  # one glitch on the wires must not leave servos powered
 
@@ -65,7 +67,7 @@ class Pca9685Bus:
                 self._kit._pca.reset()
                 self._kit._pca.frequency = FRAME_HZ
             self._chip = self._kit._pca  # ServoKit has no public way to its chip
-            self._check("PRE_SCALE", self._chip.prescale_reg, int(clock_hz / 4096 / FRAME_HZ + 0.5) - 1)
+            self._check("PRE_SCALE", self._chip.prescale_reg, pre_scale(clock_hz))
             self._check("MODE1", self._chip.mode1_reg, MODE1_RUNNING)
             servos = [_set_up(self._kit.servo[servo.channel], servo) for servo in self._config.servos]
         except (OSError, ValueError, RuntimeError) as error:
@@ -90,6 +92,21 @@ class Pca9685Bus:
                 self._servos[index].angle = angle_deg
         except OSError as error:
             raise self._unanswered(error, f", channel {self._config.servos[index].channel} ({JOINT_NAMES[index]}),") from error
+
+    def write_pulse(self, channel: int, pulse_us: float) -> None:
+        """Send one output's pulse, wherever the servo's travel ends: for the tools that find out where. 0 switches it off.
+
+        Checks no limit; the pulse is the nearest that the chip has, by `reference_clock_hz`. Raises `BusError`.
+        """
+        if not self._servos:
+            raise BusError("servo bus: written to while closed, expected it open; call open() first")
+        counts = pulse_counts(pulse_us, self._config.reference_clock_hz)
+        off = counts if counts else FULL_OFF
+        try:
+            self._check("MODE1", self._chip.mode1_reg, MODE1_RUNNING)
+            self._i2c.writeto(self._config.address, bytes((LED0 + 4 * channel, 0, 0, off & 0xFF, off >> 8)))
+        except OSError as error:
+            raise self._unanswered(error, f", channel {channel},") from error
 
     def check(self) -> None:
         """Read one register; raises `BusError` where nothing answers, and where the chip has lost its settings."""
@@ -141,6 +158,16 @@ class Pca9685Bus:
 def tick_on_the_wire(clock_hz: float) -> WireTime:
     """The bus budget of one `Pca9685Bus.write`: MODE1 is read, and each servo gets its register and four bytes."""
     return on_the_wire((Exchange(1, 1), *(Exchange(1 + 4),) * len(JOINT_NAMES)), clock_hz)
+
+
+def pre_scale(clock_hz: float) -> int:
+    """What ServoKit writes into PRE_SCALE for `FRAME_HZ`: one less than the clocks of a count (data sheet 7.3.5)."""
+    return int(clock_hz / COUNTS / FRAME_HZ + 0.5) - 1
+
+
+def pulse_counts(pulse_us: float, clock_hz: float) -> int:
+    """The pulse in counts of the chip, if its oscillator has `clock_hz`."""
+    return min(max(round(pulse_us * 1e-6 * clock_hz / (pre_scale(clock_hz) + 1)), 0), COUNTS - 1)
 
 
 def _set_up(driver: Any, servo: ServoConfig) -> Any:

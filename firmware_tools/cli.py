@@ -5,13 +5,21 @@ from typing import Annotated
 
 import typer
 
+from edge import config as configuration
+from firmware_tools import finding, servo_cli
 from firmware_tools import release as releasing
+
+EXIT_FAILED = 1
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; every field has a default.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (release, bus_budget):
+    for verb in (release, scan, doctor, bus_budget):
         app.command()(verb)
+    servo_cli.register(app)
 
 
 def release(
@@ -26,11 +34,33 @@ def release(
     raise typer.Exit(releasing.release(str(config) if config else None, json))
 
 
+def scan(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Say what is plugged in: I2C buses, the servo board, cameras; and what mends what is missing. Nothing moves.
+
+    Addresses are probed as i2cdetect does it. Exit codes: 0 the configured servo board is there; 1 something is wrong; 2 wrong options.
+    """
+    from firmware_tools.machine import Machine
+    from firmware_tools.scan import scan as look
+
+    _finish(look(Machine(), _settings(config)), as_json)
+
+
+def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Say what is wrong with this machine, and how to mend it: Python, packages, buses, permissions, real time, policy, calibration.
+
+    Nothing moves and nothing is written. Exit codes: 0 all well, or warnings only; 1 something is wrong; 2 wrong options.
+    """
+    from firmware_tools.doctor import examine
+    from firmware_tools.machine import Machine
+
+    _finish(examine(Machine(), config), as_json)
+
+
 def bus_budget(
-    config: Annotated[Path | None, typer.Option(help="TOML file that says which driver; without it, a PCA9685.")] = None,
+    config: ConfigFile = None,
     rate: Annotated[float, typer.Option(min=1.0, max=1000.0, help="Set points a second; the runtime sends 50.")] = 50.0,
     clock_khz: Annotated[float | None, typer.Option(min=10.0, max=1000.0, help="I2C clock. Without it: 100, and 400 beside it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Does this rate, with this read-back, fit the I2C wire? Computed from the bytes that the drivers send; nothing is opened.
 
@@ -39,12 +69,24 @@ def bus_budget(
 
     Exit codes: 0 the configured driver fits, or is a simulator; 1 it does not; 2 wrong options.
     """
-    from edge import config as configuration
     from firmware_tools import bus_budget as budgeting
 
-    bus = configuration.load(config).bus if config else configuration.BusConfig()
+    bus = _settings(config).bus
     clocks_hz = (clock_khz * 1e3,) if clock_khz else budgeting.CLOCKS_HZ
     rows = budgeting.budgets(rate, clocks_hz)
     row = budgeting.chosen(rows, bus, clocks_hz[0])
     budgeting.show(rows, row, bus.driver, rate, as_json)
     raise typer.Exit(1 if row and row.problem else 0)
+
+
+def _settings(config: Path | None) -> configuration.Config:
+    return configuration.load(config) if config else configuration.Config()
+
+
+def _finish(findings: list[finding.Finding], as_json: bool) -> None:
+    if as_json:
+        typer.echo(finding.as_json(findings))
+    else:
+        finding.show(findings)
+    if finding.has_failed(findings):
+        raise typer.Exit(EXIT_FAILED)

@@ -36,6 +36,7 @@ def main() -> None:
         import rendering
         import reprojection
         import start
+        import tools
         import wire
 
     if hasattr(os, "sched_setaffinity"):
@@ -59,6 +60,7 @@ def main() -> None:
             "starts": lambda: start.bench(policy[0]),
             "a bus with NACKs": lambda: nack.bench(policy[0]),
             "the wire": wire.bench,
+            "tools": tools.bench,
             "cuts while writing": cuts.bench,
             "the loop's pace": lambda: loop.bench_pace(arguments.loop_s),
             "the loop beside hogs": lambda: loop.bench_hogs(arguments.loop_s / 3.0),

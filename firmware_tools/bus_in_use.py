@@ -1,0 +1,37 @@
+"""Whether a runtime drives the servos just now: then nobody else may."""
+
+from pathlib import Path
+
+from edge.commands import Status, StatusReport
+from edge.config import Config
+from edge.control_client import ControlClient
+from edge.control_socket import AUTO
+from edge.errors import DofbotError, NotListeningError, RefusedError
+
+
+def who_drives(config: Config) -> str:
+    """What a runtime that takes commands says of itself; empty: there is none."""
+    setting = config.control.socket
+    places = (None,) if setting in ("", AUTO) else (Path(setting), None)  # None: where it usually is
+    return next(filter(None, map(_who_listens, places)), "")
+
+
+def check_free(config: Config) -> None:
+    """Raise `RefusedError` while a runtime holds the bus. An emulated bus is each process's own."""
+    if config.bus.i2c == "emulated":
+        return
+    found = who_drives(config)
+    if found:
+        raise RefusedError(f"the servo bus belongs to {found}, expected nobody; sudo systemctl stop dofbot-grasp, or end dofbot run")
+
+
+def _who_listens(path: Path | None) -> str:
+    try:
+        with ControlClient(path) as client:
+            reply = client.ask(Status())
+    except NotListeningError as error:
+        # Somebody who does not answer, or answers others only, is somebody.
+        return "" if str(error).startswith("nothing listens") else f"a process of which is known: {error}"
+    except DofbotError as error:
+        return f"a process that answers '{error}'"
+    return f"dofbot run, which is {reply.state}" if isinstance(reply, StatusReport) else "dofbot run"
