@@ -65,8 +65,9 @@ bench: $(VENV)/.dev ## Measure speed and accuracy against the numbers to beat
 bundle: $(VENV)/.dev ## Pack everything a robot needs into one file in dist/; ARCH=x86_64 for a PC
 	$(BIN)/dofbot bundle --arch $(ARCH) $(ARGS)
 
-deploy: bundle ## Install that on a robot over ssh, and go back by itself if it does not come up: HOST=pi@dofbot.local
+deploy: $(VENV)/.dev ## Install that on a robot over ssh, and go back by itself if it does not come up: HOST=pi@dofbot.local
 	@test -n '$(HOST)' || { echo 'make: which robot? make deploy HOST=pi@dofbot.local'; exit 1; }
+	@$(MAKE) --no-print-directory bundle ARGS=
 	$(BIN)/dofbot deploy $(HOST) dist/dofbot-grasp-$$($(BIN)/dofbot --version | cut -d ' ' -f 2)-$(ARCH).tar.zst $(ARGS)
 
 clean: ## Remove .venv, caches and build output
