@@ -18,7 +18,8 @@ from firmware_tools.versions import Versions
 
 ROOT = Path(__file__).parents[2]
 MOMENTS = ("venv", "pip", "probe", "daemon-reload", "restart", "health")
-CODE = ("edge/__init__.py", "edge/errors.py", "edge/files.py", *(f"firmware_tools/{path.name}" for path in (ROOT / "firmware_tools").glob("*.py")))
+TOOLS = (f"firmware_tools/{path.name}" for path in (ROOT / "firmware_tools").glob("*.py"))
+CODE = ("edge/__init__.py", "edge/errors.py", "edge/files.py", *TOOLS)
 DATE_S = 1_600_000_000
 SCRIPTS = {
     "python3": 'exec {python} -S "$@"\n',
@@ -128,6 +129,13 @@ class Robot:
         environment = {**os.environ, "PATH": self.path}
         line = ["python3", "-B", *map(str, command), "--root", str(self.root), "--json"]
         return subprocess.Popen(line, cwd=self.home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def deploy(self, path: Path) -> "subprocess.Popen[str]":
+        """`dofbot deploy`, on the workstation."""
+        environment = {**os.environ, "PATH": self.path, "PYTHONPATH": str(ROOT)}
+        code = "import pathlib, sys; from firmware_tools.deploy import deploy; deploy('pi@robot', pathlib.Path(sys.argv[1]), True, print)"
+        line = [sys.executable, "-c", code, str(path)]
+        return subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
 
     def run(self, *command: object) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
