@@ -6,6 +6,7 @@ The same tree and the same lock give the same bytes: files are sorted, and all c
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements" / "pi.lock"
 POLICY = ROOT / "trainer" / "results" / "policy.onnx"
 PYTHON = "3.12"  # the one that pyrealsense2 has an aarch64 wheel for
+CAMERA = "pyrealsense2"
 SUFFIX = ".tar.zst"
 MAX_BYTES = 150_000_000
 ARCHES = ("aarch64", "x86_64")
@@ -33,8 +35,11 @@ LEVEL = 10  # wheels are compressed already
 EPOCH_WITHOUT_GIT = 1_577_836_800  # 2020-01-01: a zip file knows no year before 1980
 
 
-def build(folder: Path, arch: str, policy: Path, say: Callable[[str], None]) -> Path:
-    """Write `folder`/dofbot-grasp-VERSION-ARCH.tar.zst and return its path; raises `InstallError`."""
+def build(folder: Path, arch: str, policy: Path, say: Callable[[str], None], python: str = PYTHON) -> Path:
+    """Write `folder`/dofbot-grasp-VERSION-ARCH.tar.zst and return its path; raises `InstallError`.
+
+    For another Python than 3.12, such as a distribution's own, the camera's library stays out.
+    """
     date_s = _date_s()
     with tempfile.TemporaryDirectory() as temporary:
         content = Path(temporary) / "content"
@@ -43,10 +48,10 @@ def build(folder: Path, arch: str, policy: Path, say: Callable[[str], None]) -> 
         say("building the wheel")
         version = build_wheel(wheels, date_s).name.split("-")[1]
         say(f"fetching the wheels of {LOCK.name} for {arch}")
-        _download(wheels, arch)
+        _download(wheels, arch, python)
         assemble(content, policy)
         unpacked = sum(_unpacked_bytes(wheel) for wheel in wheels.iterdir())
-        manifest.write(content, version, arch, PYTHON, unpacked)
+        manifest.write(content, version, arch, python, unpacked)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"dofbot-grasp-{version}-{arch}{SUFFIX}"
         say(f"packing {path}")
@@ -129,13 +134,17 @@ def build_wheel(folder: Path, date_s: int) -> Path:
     return next(folder.glob(f"{manifest.PACKAGE}-*.whl"))
 
 
-def _download(folder: Path, arch: str) -> None:
+def _download(folder: Path, arch: str, python: str) -> None:
     if not LOCK.exists():
         raise InstallError(f"{LOCK} is not there: bundles are made from a working tree, expected a clone; run make bundle in it")
     platforms = [f"--platform={platform}_{arch}" for platform in PLATFORMS]
-    tags = ["--python-version", PYTHON, "--implementation", "cp", "--abi", f"cp{PYTHON.replace('.', '')}", "--abi", "abi3", "--abi", "none"]
+    tags = ["--python-version", python, "--implementation", "cp", "--abi", f"cp{python.replace('.', '')}", "--abi", "abi3", "--abi", "none"]
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", *platforms, *tags]
-    _pip("download", *options, "--dest", str(folder), "--requirement", str(LOCK))
+    pins = re.split(r"^(?=\w)", LOCK.read_text(), flags=re.M)
+    chosen = folder.parent / "chosen.lock"
+    chosen.write_text("".join(pin for pin in pins if python == PYTHON or not pin.startswith(CAMERA)))
+    _pip("download", *options, "--dest", str(folder), "--requirement", str(chosen))
+    chosen.unlink()
 
 
 def _pip(verb: str, *arguments: str, date_s: int | None = None) -> None:

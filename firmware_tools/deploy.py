@@ -59,16 +59,16 @@ def releases(host: str) -> Any:
 
 def on_robot(host: str, command: str, say: Say) -> Any:
     """Run one of the installer's verbs as root on the robot; its progress is said, its JSON is returned, its error is raised here."""
-    process = _started([*SSH, host, f"if [ $(id -u) = 0 ]; then {command} --json; else sudo -n {command} --json; fi"])
     last = ""
-    assert process.stderr is not None
-    assert process.stdout is not None
-    for line in process.stderr:
-        last = line.rstrip() or last
-        if not last.startswith("dofbot: "):
-            say(f"  {last}")
-    answer = process.stdout.read()
-    code = process.wait()
+    with _started([*SSH, host, f"if [ $(id -u) = 0 ]; then {command} --json; else sudo -n {command} --json; fi"]) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        for line in process.stderr:
+            last = line.rstrip() or last
+            if not last.startswith("dofbot: "):
+                say(f"  {last}")
+        answer = process.stdout.read()
+    code = process.returncode
     if code == SSH_FAILED:
         raise InstallError(
             f"the connection to {host} broke ({last or 'no reason given'}); the robot ends what it began by itself, or undoes it; "

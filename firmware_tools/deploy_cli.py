@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
 def bundle(
     arch: Annotated[Literal["aarch64", "x86_64"], typer.Option(help="The robot's machine, as `uname -m` says.")] = "aarch64",
     policy: Annotated[Path | None, typer.Option(help="The policy to pack; without it, the one of this repository.")] = None,
+    python: Annotated[str, typer.Option(help="The robot's Python; the camera's library has wheels for 3.12 alone.")] = "3.12",
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")] = Path("dist"),
     as_json: AsJson = False,
 ) -> None:
@@ -35,7 +36,7 @@ def bundle(
     """
     from firmware_tools import bundle as bundling
 
-    path = bundling.build(out, arch, policy or bundling.POLICY, _say)
+    path = bundling.build(out, arch, policy or bundling.POLICY, _say, python)
     _finish({"path": str(path), "bytes": path.stat().st_size}, f"{path}: {path.stat().st_size / 1e6:.1f} MB", as_json)
 
 

@@ -27,9 +27,9 @@ def bench(kills: int) -> Bench:
             "dofbot deploy": _row(Robot(Path(folder) / "b"), True, kills),
         }
     notes = (
-        "SIGKILL at a random moment of an update from one version to another, and back; then where the link leads, whether each file there is "
-        "whole, and which version was started last. 'Undone or seen through': the next run left nothing unfinished. Real installer, files and "
-        "processes; systemd, ssh, rsync and Python 3.12 are scripts (tests/firmware_tools/robot.py). No power cut."
+        "SIGKILL at a random moment of an update from one version to another, and back; then where the link leads, whether each file "
+        "there is whole, and which version was started last. 'Undone or seen through': the next run left nothing unfinished. Real "
+        "installer, files, processes; systemd, ssh, rsync and Python 3.12 are scripts (tests/firmware_tools/robot.py). No power cut."
     )
     return Bench("Kills during an update", rows, {"neither": "0", "not whole": "0"}, notes)
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.errors import InstallError
-from firmware_tools import bundle
+from firmware_tools import bundle, manifest
 from tests.firmware_tools.robot import DATE_S, Robot
 
 LOCK = bundle.LOCK.read_text()
@@ -44,17 +44,23 @@ def test_a_full_disk_leaves_no_half_bundle(tmp_path: Path, monkeypatch: pytest.M
     assert [path.name for path in tmp_path.iterdir()] == ["content"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Robot(tmp_path_factory.mktemp("robot")).bundle("0.1.0")
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(st.data())
-def test_every_flipped_bit_is_noticed(tmp_path: Path, data: st.DataObject) -> None:
-    path = tmp_path / "bundle.tar.zst"
-    if not path.exists():
-        robot = Robot(tmp_path / "robot")
-        (tmp_path / "whole").write_bytes(robot.bundle("0.1.0").read_bytes())
-    whole = bytearray((tmp_path / "whole").read_bytes())
-    whole[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    path.write_bytes(whole)
-    with pytest.raises(InstallError), bundle.unpacked(path):
+def test_no_flipped_bit_changes_what_is_unpacked(whole: Path, tmp_path: Path, data: st.DataObject) -> None:
+    flipped, path = bytearray(whole.read_bytes()), tmp_path / "bundle.tar.zst"
+    flipped[data.draw(st.integers(0, len(flipped) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(flipped)
+    with bundle.unpacked(whole) as folder:
+        expected = manifest.read(folder)
+    try:
+        with bundle.unpacked(path) as folder:  # a few bits of the format say nothing about the content
+            assert manifest.check(folder) == expected
+    except InstallError:
         pass
 
 
