@@ -41,8 +41,8 @@ def install(versions: Versions, bundle: Path, say: Say, force: bool = False) -> 
         steps = _prepare(versions, bundle, described, say, lock)
         built_s = time.monotonic() - began_s
         before = versions.linked("current")
-        first = provision.first_version(versions, described.name)
-        steps += provision.carry_out([first], False, say)
+        if not before:
+            steps += provision.carry_out([provision.first_version(versions, described.name)], False, say)
         needs_reboot = any(step["needs_reboot"] for step in steps)
         if needs_reboot and not before:
             say("the I2C bus is on after the next start: sudo reboot, then: dofbot health")
