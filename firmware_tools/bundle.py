@@ -30,7 +30,8 @@ MAX_BYTES = 150_000_000
 ARCHES = ("aarch64", "x86_64")
 # Trixie has glibc 2.41 and Ubuntu 24.04 2.39; wheels for any older one load there, too.
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "manylinux1")
-SYSTEM = ("dofbot-grasp.service", "dofbot-grasp-recover.service", "dofbot-grasp.sysusers.conf", "99-dofbot.rules")
+UNITS = ("dofbot-grasp.service", "dofbot-grasp-recover.service", "dofbot-grasp-undo.service")
+SYSTEM = (*UNITS, "dofbot-grasp.sysusers.conf", "99-dofbot.rules")
 LEVEL = 10  # wheels are compressed already
 EPOCH_WITHOUT_GIT = 1_577_836_800  # 2020-01-01: a zip file knows no year before 1980
 

@@ -53,7 +53,8 @@ def deploy(
     from firmware_tools import deploy as deploying
 
     done = deploying.deploy(host, path, force, _say)
-    _finish(done, f"{done['version']} runs on {host}, after {done['deployed_s']:.0f} s" + _advice(done), as_json)
+    is_so = "runs" if done["health"] else "is installed"
+    _finish(done, f"{done['version']} {is_so} on {host}, after {done['deployed_s']:.0f} s" + _advice(done), as_json)
 
 
 def provision(
@@ -140,7 +141,7 @@ def _say(text: str) -> None:
 
 
 def _advice(done: dict[str, Any]) -> str:
-    return "; reboot it once, for the I2C bus: ssh in and sudo reboot" if done.get("needs_reboot") else ""
+    return "; reboot it once, for the I2C bus: sudo reboot, there" if done.get("needs_reboot") else ""
 
 
 def _finish(result: object, text: str, as_json: bool) -> None:

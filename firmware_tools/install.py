@@ -163,6 +163,8 @@ def _check_bundle(versions: Versions, bundle: Path, force: bool) -> Manifest:
 
 def _prepare(versions: Versions, bundle: Path, described: Manifest, say: Say, lock: int) -> list[dict[str, object]]:
     steps = provision.carry_out(provision.plan(versions.root, bundle), False, say)
+    if any(step["state"] == "did" for step in steps):
+        provision.take_effect(versions.root)
     if described.name in versions.names():
         say(f"done  version: {versions.path(described.name)}")
         return steps

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from edge.errors import InstallError
 from edge.files import write_atomically
 from firmware_tools.versions import PREFIX, Versions
 
-UNIT, RECOVERY = "dofbot-grasp.service", "dofbot-grasp-recover.service"
+UNIT, RECOVERY, UNDO = "dofbot-grasp.service", "dofbot-grasp-recover.service", "dofbot-grasp-undo.service"
 BACKUP = ".before-dofbot-grasp"
 I2C_HZ = 400_000  # the PCA9685's fast mode: 0.6 ms for six channels instead of 2.3 ms
 I2C_LINES = f"""
@@ -28,8 +29,7 @@ HOMES = ("/home", "/root", "/run/user")  # what ProtectHome hides from the servi
 CONFIG = Path("etc/dofbot-grasp/config.toml")
 # What the system finds of a version, by way of `current`: one rename switches these, too, and switches them back.
 LINKS = {
-    Path("etc/systemd/system") / UNIT: f"system/{UNIT}",
-    Path("etc/systemd/system") / RECOVERY: f"system/{RECOVERY}",
+    **{Path("etc/systemd/system") / unit: f"system/{unit}" for unit in (UNIT, RECOVERY, UNDO)},
     Path("etc/udev/rules.d/99-dofbot.rules"): "system/99-dofbot.rules",
     Path("usr/local/bin/dofbot"): "bin/dofbot",
 }
@@ -88,6 +88,15 @@ def carry_out(steps: list[Step], dry_run: bool, say: Callable[[str], None]) -> l
         needs_reboot = step.needs_reboot and state != "done"
         found.append({"name": step.name, "state": state, "change": step.change, "undo": step.undo, "needs_reboot": needs_reboot})
     return found
+
+
+def take_effect(root: Path) -> None:
+    """Have the running system notice what has changed, as far as it can without a reboot; whatever it lacks comes with the next one."""
+    if root != Path("/"):
+        return
+    for command in ("modprobe i2c-dev", "udevadm control --reload", "udevadm trigger", "systemctl daemon-reload"):
+        with suppress(OSError):
+            subprocess.run(command.split(), capture_output=True, check=False)
 
 
 def with_i2c(text: str) -> str:

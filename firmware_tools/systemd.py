@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+from contextlib import suppress
 
 from firmware_tools.provision import UNIT
 from firmware_tools.versions import Versions
@@ -31,7 +32,8 @@ def wait_for_health(versions: Versions, name: str, within_s: float, began_s: flo
         if health["healthy"] or over:
             if not health["healthy"] and (said := last_words()):
                 health["reason"] = f"{health['reason']}; its last words: {said}"
-            versions.note_health(name, health)
+            with suppress(OSError):  # a full disk says nothing about the version
+                versions.note_health(name, health)
             return health
         time.sleep(BETWEEN_S)
 

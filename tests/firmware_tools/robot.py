@@ -29,6 +29,7 @@ case "$*" in
     for folder; do :; done
     mkdir -p "$folder/bin" && cp "$0" "$folder/bin/python" ;;
 *"-m pip"*) {kill} pip
+    if [ -e {fake}/full ]; then echo 'ERROR: Could not install: [Errno 28] No space left on device' >&2; exit 1; fi
     for n in 1 2 3 4 5 6 7 8; do echo "$n" > "$(dirname "$0")/../module$n"; done
     cp {fake}/dofbot "$(dirname "$0")/dofbot" ;;
 *firmware_tools.probe*) {kill} probe
@@ -101,7 +102,7 @@ class Robot:
             script.chmod(0o755)
         self.path = f"{bin_folder}:/usr/bin:/bin"
 
-    def bundle(self, version: str, does: str = "healthy", arch: str = platform.machine()) -> Path:
+    def bundle(self, version: str, does: str = "healthy", arch: str = platform.machine(), installed_bytes: int = 1_000_000) -> Path:
         """A bundle whose installer is the real one."""
         content = self.fake / "content"
         shutil.rmtree(content, ignore_errors=True)
@@ -112,7 +113,7 @@ class Robot:
         (content / "wheels" / "pip-1.0-py3-none-any.whl").write_bytes(b"")
         (self.fake / "policy").write_text(does)
         bundle.assemble(content, self.fake / "policy")
-        manifest.write(content, version, arch, "3.12", 1_000_000)
+        manifest.write(content, version, arch, "3.12", installed_bytes)
         path = self.fake.parent / f"dofbot-grasp-{version}-{arch}{bundle.SUFFIX}"
         bundle.pack(content, path, DATE_S)
         return path

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from firmware_tools import install
 from firmware_tools.versions import Versions
 from tests.firmware_tools.robot import KILLED, MOMENTS, Robot, name_of
 
@@ -175,6 +176,47 @@ def test_a_bundle_that_is_not_as_packed_is_refused_before_any_of_it_runs(robot: 
     assert expected in errors
     assert len(errors.splitlines()) == 1
     assert robot.current == robot.running == old
+
+
+def test_a_full_disk_is_said_and_the_old_version_runs_on(robot: Robot, old: str) -> None:
+    code, _, errors = robot.install(robot.bundle("0.2.0", installed_bytes=1 << 60))
+    assert code == 1
+    assert " MB free, expected 1099511627840 MB; free some space" in errors.splitlines()[-1]
+    (robot.fake / "full").touch()
+    code, _, errors = robot.install(robot.bundle("0.2.0"))
+    assert code == 1
+    assert "[Errno 28] No space left on device; free some space; the version that runs goes on" in errors.splitlines()[-1]
+    assert {path.name for path in robot.versions.releases.iterdir()} == {old}
+    assert robot.current == robot.running == old
+
+
+@pytest.mark.parametrize("fails_at", range(1, 4))
+def test_a_disk_that_is_full_in_the_middle_of_a_switch_leaves_the_old_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    versions = Versions(tmp_path)
+    for name in ("0.1.0-a", "0.2.0-b"):
+        versions.path(name).mkdir(parents=True)
+        versions.complete(name, {})
+    versions.point("current", "0.1.0-a")
+    calls: list[str] = []
+
+    def count(what: str) -> None:
+        calls.append(what)
+        if len(calls) == fails_at:
+            raise OSError(28, "No space left on device")
+
+    begin, point = versions.begin, versions.point
+    monkeypatch.setattr(versions, "begin", lambda to: (count("begin"), begin(to))[1])
+    monkeypatch.setattr(versions, "point", lambda link, name: (count("point"), point(link, name))[1])
+    monkeypatch.setattr(install, "restart", lambda *_: 0.0)
+    monkeypatch.setattr(install, "wait_for_health", lambda *_: {"healthy": True, "reason": ""})
+    with pytest.raises(OSError, match="No space"):
+        install.switch(versions, "0.2.0-b", lambda _: None)
+    assert versions.linked("current") in ("0.1.0-a", "0.2.0-b")
+    install.recover(versions, lambda _: None)
+    assert versions.linked("current") == "0.1.0-a"
+    assert versions.pending() is None
 
 
 def test_only_one_installer_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
