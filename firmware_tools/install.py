@@ -139,7 +139,7 @@ def _plan_of_version(versions: Versions, described: Manifest, dry_run: bool, say
 
     there = described.name in versions.names()
     python = provision.find_python(versions.root, described.python)
-    step, change = provision.Step, f"Python {described.python}: {python or 'fetched with uv'}"
+    step, change = provision.Step, f"Python {described.python}{f': {python}' if python else '' if there else ', fetched with uv'}"
     steps = [
         step("Python", change, f"rm -r {versions.folder}/python", lambda: there or python is not None, never),
         step("version", f"{versions.path(described.name)}", f"rm -r {versions.path(described.name)}", lambda: there, never),
