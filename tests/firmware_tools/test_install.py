@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from firmware_tools import install
+from firmware_tools import install, systemd
 from firmware_tools.versions import Versions
 from tests.firmware_tools.robot import KILLED, MOMENTS, Robot, name_of
 
@@ -65,6 +65,15 @@ def test_a_version_that_does_not_come_up_is_rolled_back_within_30_s(robot: Robot
     assert f"{old} runs again" in last
     assert (robot.current, robot.running) == (old, old)
     robot.assert_whole({old})
+
+
+def test_one_that_runs_and_never_proves_healthy_is_given_up_in_time(robot: Robot, old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    robot.versions.path(old).joinpath("policy.onnx").write_text("mute")
+    monkeypatch.setenv("PATH", robot.path)
+    began_s = time.monotonic()
+    health = systemd.wait_for_health(robot.versions, old, 0.5, began_s)
+    assert 0.5 <= time.monotonic() - began_s < 5.0
+    assert (health["healthy"], robot.versions.describe()[0]["health"]) == (False, health)
 
 
 def test_rollback_goes_to_the_version_before_and_back_again(robot: Robot, old: str) -> None:
