@@ -2,13 +2,15 @@
 #     make train ARGS='--seed 3'
 PYTHON ?= python3
 ARGS ?=
+ARCH ?= aarch64
+HOST ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install -c requirements/constraints.txt
 PINS := pyproject.toml requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test hil hil-systemd check coverage security mutants gate-soak train export eval bench clean
+.PHONY: help demo test hil hil-systemd check coverage security mutants gate-soak train export eval bench bundle deploy clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +61,14 @@ eval: $(VENV)/.sim ## Measure a policy's success rate in simulation
 
 bench: $(VENV)/.dev ## Measure speed and accuracy against the numbers to beat
 	$(BIN)/python tests/bench/run.py $(ARGS)
+
+bundle: $(VENV)/.dev ## Pack everything a robot needs into one file in dist/; ARCH=x86_64 for a PC
+	$(BIN)/dofbot bundle --arch $(ARCH) $(ARGS)
+
+deploy: $(VENV)/.dev ## Install that on a robot over ssh, and go back by itself if it does not come up: HOST=pi@dofbot.local
+	@test -n '$(HOST)' || { echo 'make: which robot? make deploy HOST=pi@dofbot.local'; exit 1; }
+	@$(MAKE) --no-print-directory bundle ARGS=
+	$(BIN)/dofbot deploy $(HOST) dist/dofbot-grasp-$$($(BIN)/dofbot --version | cut -d ' ' -f 2)-$(ARCH).tar.zst $(ARGS)
 
 clean: ## Remove .venv, caches and build output
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

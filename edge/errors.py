@@ -11,6 +11,8 @@ DofbotError
 ├── SafeError          the arm is in SAFE and does not do as told      exit code 3
 ├── RefusedError       the running process refused a command           exit code 4
 ├── NotListeningError  no running process to command                   exit code 5
+├── InstallError       a version cannot be packed, copied or installed  exit code 1, the running version keeps running
+│   └── RolledBackError  a new version did not come up                 exit code 8, the old one runs again
 └── MissingExtraError  an optional package is not installed            exit code 2
 """
 
@@ -75,6 +77,16 @@ class NotListeningError(DofbotError):
     """No process takes commands where one was looked for, or it has ended meanwhile."""
 
     exit_code = 5
+
+
+class InstallError(DofbotError):
+    """A version cannot be packed, copied to a robot or installed there; what ran before goes on."""
+
+
+class RolledBackError(InstallError):
+    """A new version was started and did not come up; the one before runs again."""
+
+    exit_code = 8
 
 
 class MissingExtraError(DofbotError):

@@ -1,0 +1,109 @@
+"""Whether the service does its work: it runs, answers, ticks in time, sees, reaches its servos, and its policy computes what it should."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from edge import config as configuration
+from edge.commands import SAFE, Status, StatusReport
+from edge.control_cli import STALE_S
+from edge.control_client import ControlClient
+from edge.errors import DofbotError, LatePolicyError
+from edge.policy import Policy, load
+from firmware_tools.provision import UNIT
+
+WATCHED_S = 2.0  # a status is published every 0.1 s: so the rate is known to 5 %
+RATE_SHARE_MIN = 0.9
+FRAME_AGE_MAX_S = 0.5  # disarmed, the camera may be slow; armed, the loop itself holds after camera.max_age_s
+SYSTEMCTL_S = 5.0
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    found: str
+    expected: str
+
+
+class Health(msgspec.Struct, frozen=True):
+    """All of them; `reason` names those that are not as they should be, in one sentence."""
+
+    healthy: bool
+    reason: str
+    checks: tuple[Check, ...]
+
+
+def examine(config: Path, socket: Path | None) -> Health:
+    """Look at the running service, for about two seconds; nothing moves, and nothing raises."""
+    checks = [_service(), *_policy_and_process(config, socket)]
+    bad = "; ".join(f"{check.name}: {check.found}, expected {check.expected}" for check in checks if not check.ok)
+    return Health(not bad, bad, tuple(checks))
+
+
+def _service() -> Check:
+    try:
+        command = ["systemctl", "is-active", UNIT]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=SYSTEMCTL_S, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        found = f"systemctl does not answer ({error})"
+    return Check("service", found == "active", found or "unknown", "active")
+
+
+def _policy_and_process(config: Path, socket: Path | None) -> list[Check]:
+    golden = "its golden vectors, to their tolerance"
+    try:
+        policy = _load(Path(configuration.load(config).run.policy))
+        checks = [Check("golden vectors", True, f"largest difference {policy.golden_error:.1g}", golden)] if policy else []
+    except DofbotError as error:
+        return [Check("golden vectors", False, str(error), golden)]
+    try:
+        with ControlClient(socket) as client:
+            first, after_s, second = _watch(lambda: client.ask(Status()))
+    except DofbotError as error:
+        return [*checks, Check("status", False, str(error), "an answer")]
+    return [*checks, *_judge(first, second, after_s, policy)]
+
+
+def _load(path: Path) -> Policy | None:
+    """The policy, once its golden vectors are replayed; None where they fit, but this process, beside a real-time one, is slow."""
+    try:
+        return load(path)
+    except LatePolicyError:
+        return None
+
+
+def _watch(ask: Callable[[], object]) -> tuple[StatusReport, float, StatusReport]:
+    """Two reports, and the time between them."""
+    first, began_s = ask(), time.monotonic()
+    time.sleep(WATCHED_S)
+    second = ask()
+    if not isinstance(first, StatusReport) or not isinstance(second, StatusReport):
+        raise DofbotError(f"the process answered {type(second).__name__} when asked for its status")
+    return first, time.monotonic() - began_s, second
+
+
+def _judge(first: StatusReport, second: StatusReport, after_s: float, policy: Policy | None) -> list[Check]:
+    state = f"{second.state}{f' ({second.reason})' if second.reason else ''}"
+    age_s = second.frame_age_s
+    checks = [
+        Check("state", second.state != SAFE, state, f"any but {SAFE}"),
+        Check("camera", age_s is not None and age_s <= FRAME_AGE_MAX_S, _age(age_s), f"a frame of the last {FRAME_AGE_MAX_S:g} s"),
+        Check("bus", second.bus.endswith(": answers"), second.bus, "answers"),
+    ]
+    if policy:
+        rate_hz, wanted_hz = (second.ticks - first.ticks) / after_s, policy.contract.rates.tick_hz
+        in_time = rate_hz >= RATE_SHARE_MIN * wanted_hz and second.age_s <= STALE_S
+        checks += [
+            Check("loop", in_time, f"{rate_hz:.1f} ticks/s", f"at least {RATE_SHARE_MIN * wanted_hz:.0f}"),
+            Check("policy", second.policy_sha256 == policy.sha256, second.policy_sha256[:12], f"{policy.sha256[:12]}, as configured"),
+        ]
+    return checks
+
+
+def _age(age_s: float | None) -> str:
+    return "no frame yet" if age_s is None else f"newest frame {age_s * 1e3:.0f} ms old"
