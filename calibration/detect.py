@@ -19,7 +19,9 @@ MISFIT_MAX = 0.3  # of a square, root mean square, from a flat board; a wrong la
 # marker. Chosen on renders (clean, noise, blur): 0.054 px rms against 0.071 as detected.
 WINDOW_SHARE = 0.86
 WINDOW_PX = (2, 8)
+UNEVEN_MAX = 0.2  # of the same, between two squares of one colour: more is a thumb's or a shadow's border
 SADDLE_MIN = 0.25  # of the contrast of ink and paper, between the squares that meet in a corner; blurred by σ = 2 px they keep 0.4
+STRAY_PX, STRAY_TIMES = 1.0, 6.0  # from a flat board, and times the median: a lens bends it by a pixel or two, smoothly
 _DIAGONALS = np.array(((-1.0, -1.0), (1.0, 1.0), (1.0, -1.0), (-1.0, 1.0)))  # the first two squares have one colour
 
 
@@ -68,14 +70,17 @@ def _refined(image: Image, board: CharucoBoard, to_image: Float64, ids: Ids, cor
     gap = (1.0 - board.marker_m / board.square_m) / 2.0
     half_px = np.clip(np.floor(WINDOW_SHARE * gap * _sides_px(to_image, points, board.square_m)), *WINDOW_PX).astype(np.int64)
     moved_px = refine_saddles(image, corners_px, half_px)
-    step = 0.5 * gap * board.square_m  # into each of the four squares that meet, short of their markers
+    step = 0.75 * gap * board.square_m  # into each of the four squares that meet, short of their markers
     across, down = (np.rint(points[:, axis] / board.square_m).astype(int) for axis in (0, 1))
     sign = np.where((across + down) % 2 == 0, 1.0, -1.0)  # upper left and lower right are black, or white
     offsets = _mapped(to_image, np.repeat(points, 4, axis=0) + np.tile(step * _DIAGONALS, (len(points), 1))).reshape(-1, 4, 2)
     around = sample(image, offsets + (moved_px - _mapped(to_image, points))[:, None])  # (n, 4)
     dark, light = _levels(image, corners_px)
     contrast = np.minimum(sign * (around[:, 2] - around[:, 0]), sign * (around[:, 3] - around[:, 1]))
-    is_saddle = (contrast > SADDLE_MIN * (light - dark)) & (np.linalg.norm(moved_px - corners_px, axis=1) <= half_px)
+    uneven = np.maximum(np.abs(around[:, 0] - around[:, 1]), np.abs(around[:, 2] - around[:, 3]))
+    off_px = np.linalg.norm(_mapped(homography(points, moved_px, is_robust=True), points) - moved_px, axis=1)
+    is_saddle = (contrast > SADDLE_MIN * (light - dark)) & (uneven < UNEVEN_MAX * (light - dark))
+    is_saddle &= off_px <= max(STRAY_PX, STRAY_TIMES * float(np.median(off_px)))
     if is_saddle.sum() < CORNERS_MIN:
         raise CalibrationError(why_not_found(image, board, int(is_saddle.sum()), CORNERS_MIN))
     return ids[is_saddle], moved_px[is_saddle]

@@ -191,9 +191,10 @@ def square_poses(corners_px: Float64, size_m: float, lens: Lens) -> list[SquareP
     return [SquarePose(pose_matrix(vector), float(error)) for vector, error in zip(vectors, errors_px, strict=True)]
 
 
-def homography(points: Float64, pixels: Float64) -> Float64:
-    """(3, 3) homography of a plane's points (n, 2) to pixels (n, 2), least squares."""
-    found, _ = cv2.findHomography(np.ascontiguousarray(points, np.float64), np.ascontiguousarray(pixels, np.float64))
+def homography(points: Float64, pixels: Float64, *, is_robust: bool = False) -> Float64:
+    """(3, 3) homography of a plane's points (n, 2) to pixels (n, 2): least squares, or the one that fits the better half best."""
+    method = cv2.LMEDS if is_robust else 0
+    found, _ = cv2.findHomography(np.ascontiguousarray(points, np.float64), np.ascontiguousarray(pixels, np.float64), method)
     return np.asarray(found, np.float64)
 
 
