@@ -41,7 +41,7 @@ def test_corners_are_where_the_lens_puts_them(spoil: Callable[[Image, np.random.
         off.append(found.corners_px - true_px[found.ids])
     everything = np.concatenate(off)
     assert np.sqrt(np.square(everything).sum(axis=1).mean()) < rms_px
-    assert np.linalg.norm(everything, axis=1).max() < 0.5
+    assert np.linalg.norm(everything, axis=1).max() < 0.7
     assert len(everything) >= share * in_view
 
 
