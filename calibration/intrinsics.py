@@ -103,7 +103,9 @@ def fit(views: Sequence[View], start: Lens, free: Sequence[int], factory: Intrin
 def view_errors_px(found: Fit, views: Sequence[View]) -> Float64:
     """(n,) each view's reprojection error at its pose in the fit."""
     camera = _vector(found.lens)
-    off = (project_with_derivatives(view.points_m, pose, camera)[0] - view.corners_px for view, pose in zip(views, found.poses, strict=True))
+    off = (
+        project_with_derivatives(view.points_m, pose, camera)[0] - view.corners_px for view, pose in zip(views, found.poses, strict=True)
+    )
     return np.array([np.sqrt(np.mean(np.square(one).sum(axis=1))) for one in off])
 
 
@@ -196,7 +198,9 @@ def _held_out_px(views: Sequence[View], start: Lens, factory: Intrinsics | None,
 
 
 def _seen_px(views: Sequence[View], lens: Lens) -> float:
-    return float(np.mean([np.square(project(view.points_m, _matrix(view, lens), lens) - view.corners_px).sum(axis=1).mean() for view in views]))
+    return float(
+        np.mean([np.square(project(view.points_m, _matrix(view, lens), lens) - view.corners_px).sum(axis=1).mean() for view in views])
+    )
 
 
 def _matrix(view: View, lens: Lens) -> Float64:

@@ -10,26 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.boards import Board
-from calibration.opencv import Image, Lens, undistort
+from calibration.opencv import Image, Lens, project, undistort
 from edge.messages import Float32, Float64
 
 SUBPIXELS = 4  # along each axis; with fewer, corners move by more than detectors err
 TEXTURE_PX_PER_M = 10_000.0  # 250 px a square of 25 mm: with 60 the texture itself moves corners by 0.15 px (facts, 4.1)
 PAPER, INK, DESK = 225.0, 25.0, 120.0  # grey levels
+NEAR_M, MARGIN_PX = 0.02, 3
 QUIET_M = 0.008  # white paper around the pattern
 
 
 def view(board: Board, transform_board_to_camera: Float64, lens: Lens) -> Image:
     """The board as drawn (rulers play no part), sharp and without noise; (height, width) grey."""
-    texture = _texture(board)
-    left, up, depth = np.split(_where_rays_meet(transform_board_to_camera, lens), 3)
-    scale = np.float32(TEXTURE_PX_PER_M)
-    u, v = (left[0] + np.float32(QUIET_M)) * scale - np.float32(0.5), (up[0] + np.float32(QUIET_M)) * scale - np.float32(0.5)
-    u[depth[0] <= 0.0] = -1e4  # behind the camera
-    fine = cv2.remap(texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=DESK)
     height, width = lens.intrinsics.height, lens.intrinsics.width
-    mean = fine.reshape(height, SUBPIXELS, width, SUBPIXELS).mean(axis=(1, 3))
-    return _grey(mean)
+    image = np.full((height, width), np.uint8(DESK))
+    rows, columns = _window(board, transform_board_to_camera, lens)
+    if rows.stop <= rows.start or columns.stop <= columns.start:
+        return image
+    fine = [slice(one.start * SUBPIXELS, one.stop * SUBPIXELS) for one in (rows, columns)]
+    x_m, y_m, depth_m = _where_rays_meet(transform_board_to_camera, _rays(lens, SUBPIXELS)[:, fine[0], fine[1]])
+    scale = np.float32(TEXTURE_PX_PER_M)
+    u, v = ((place + np.float32(QUIET_M)) * scale - np.float32(0.5) for place in (x_m, y_m))
+    u[depth_m <= 0.0] = -1e4  # behind the camera
+    levels = cv2.remap(_texture(board), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=DESK)
+    down, across = rows.stop - rows.start, columns.stop - columns.start
+    image[rows, columns] = _grey(levels.reshape(down, SUBPIXELS, across, SUBPIXELS).mean(axis=(1, 3)))
+    return image
 
 
 def noisy(image: Image, sd: float, rng: np.random.Generator) -> Image:
@@ -67,7 +73,7 @@ def glaring(image: Image, centre_px: tuple[float, float], radius_px: float) -> I
 
 def depth(transform_board_to_camera: Float64, lens: Lens) -> Float32:
     """(height, width) metres along the optical axis to the board's plane, everywhere; 0 where it lies behind the camera."""
-    coarse = _where_rays_meet(transform_board_to_camera, lens, 1)[2]
+    coarse = _where_rays_meet(transform_board_to_camera, _rays(lens, 1))[2]
     return np.where(coarse > 0.0, coarse, 0.0).astype(np.float32)
 
 
@@ -87,9 +93,22 @@ def poses(count: int, rng: np.random.Generator, distance_m: tuple[float, float],
     return found
 
 
-def _where_rays_meet(pose: Float64, lens: Lens, subpixels: int = SUBPIXELS) -> NDArray[np.float32]:
-    """(3, h, w): x and y on the board and depth along the optical axis, of each sub-pixel's ray."""
-    rays = _rays(lens, subpixels)
+def _window(board: Board, pose: Float64, lens: Lens) -> tuple[slice, slice]:
+    """Rows and columns in which the paper lies, with a margin; everything where a part of it is behind the camera."""
+    intrinsics = lens.intrinsics
+    along = np.linspace(0.0, 1.0, 9)
+    border = np.array([place for t in along for place in ((t, 0.0), (t, 1.0), (0.0, t), (1.0, t))])
+    corners_m = np.column_stack((border * (np.array(board.size_m) + 2.0 * QUIET_M) - QUIET_M, np.zeros(len(border))))
+    if (corners_m @ pose[2, :3] + pose[2, 3]).min() < NEAR_M:
+        return slice(0, intrinsics.height), slice(0, intrinsics.width)
+    pixels = project(corners_m, pose, lens)
+    low, high = np.floor(pixels.min(axis=0)).astype(int) - MARGIN_PX, np.ceil(pixels.max(axis=0)).astype(int) + MARGIN_PX
+    columns = slice(max(int(low[0]), 0), min(int(high[0]), intrinsics.width))
+    return slice(max(int(low[1]), 0), min(int(high[1]), intrinsics.height)), columns
+
+
+def _where_rays_meet(pose: Float64, rays: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(3, h, w): x and y on the board and depth along the optical axis, of each ray (2, h, w)."""
     to_board = np.linalg.inv(pose)
     normal = pose[:3, 2]
     # The plane is normal · p = distance, and p = depth · (x, y, 1).
