@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibration.boards import MarkerBoard
+from calibration.boards import MarkerBoard, points_m
+from calibration.detect import Detection
 from calibration.marker_edges import refine_markers
-from calibration.opencv import Image, Lens, find_markers, undistort
+from calibration.opencv import Image, Lens, board_pose, find_markers, undistort
 from edge.errors import CalibrationError
 from edge.messages import Float64
 
@@ -59,6 +60,24 @@ class BlockFinder:
             found = f"marker {marker} is {size_m * 1e3:.1f} mm wide on a block's top, expected {self._size_m[marker] * 1e3:.1f} mm"
             raise CalibrationError(f"{found}; is the block on the table, and the board's JSON its own?")
         return Block(marker, (float(centre_m[0]), float(centre_m[1]), self._block_m / 2.0), yaw_rad, size_off)
+
+
+def camera_over_grid(found: Detection, grid: MarkerBoard, lens: Lens) -> Float64:
+    """`transform_camera_to_table` from the table grid in the same image; raises `CalibrationError` where it does not tell.
+
+    On the arm it comes from the joints and the hand-eye; this needs neither, and so checks both.
+    """
+    if grid.table_origin_m is None:
+        raise CalibrationError(
+            "this board is no table grid, expected one that has the table frame on it; print it: dofbot calibrate board grid"
+        )
+    grid_to_camera = board_pose(points_m(grid, found.ids), found.corners_px, lens)
+    if grid_to_camera is None:
+        raise CalibrationError("no pose fits the grid's corners; show more of the grid")
+    x_m, y_m = np.array(grid.table_origin_m) * grid.scale
+    grid_to_table = np.diag((1.0, -1.0, -1.0, 1.0))  # y points up the paper, z out of it
+    grid_to_table[:2, 3] = (-x_m, y_m)
+    return np.asarray(grid_to_table @ np.linalg.inv(grid_to_camera), np.float64)
 
 
 def on_plane(pixels: Float64, lens: Lens, transform_camera_to_table: Float64, height_m: float) -> Float64:
