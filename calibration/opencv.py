@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import ConfigError
+from edge.errors import CalibrationError, ConfigError
 from edge.messages import Float64, Intrinsics
 
 Image = NDArray[np.uint8]  # (height, width), grey
@@ -192,10 +192,15 @@ def square_poses(corners_px: Float64, size_m: float, lens: Lens) -> list[SquareP
 
 
 def homography(points: Float64, pixels: Float64, *, is_robust: bool = False) -> Float64:
-    """(3, 3) homography of a plane's points (n, 2) to pixels (n, 2): least squares, or the one that fits the better half best."""
-    method = cv2.LMEDS if is_robust else 0
-    found, _ = cv2.findHomography(np.ascontiguousarray(points, np.float64), np.ascontiguousarray(pixels, np.float64), method)
-    return np.asarray(found, np.float64)
+    """(3, 3) homography of a plane's points (n, 2) to pixels (n, 2): least squares, or the one that fits the better half best.
+
+    Raises `CalibrationError` where there is none.
+    """
+    for method in (cv2.LMEDS, 0) if is_robust else (0,):  # the better half of few corners may lie on a line
+        found, _ = cv2.findHomography(np.ascontiguousarray(points, np.float64), np.ascontiguousarray(pixels, np.float64), method)
+        if found is not None and np.isfinite(found).all():
+            return np.asarray(found, np.float64)
+    raise CalibrationError(f"no flat board fits the {len(points)} corners in view; show more of it")
 
 
 def pose_matrix(vector: Float64) -> Float64:

@@ -124,7 +124,7 @@ body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 15px/1.5 syst
 h1 { font-size: 1.6rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #d0d7de }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #e5e7eb }
-th { color: #57606a; font-weight: 600 } th:first-child, td:first-child, td:last-child { text-align: left }
+th { color: #57606a; font-weight: 600 } th:first-child, td:first-child, th:last-child, td:last-child { text-align: left }
 .good { color: #1a7f37 } .bearable { color: #9a6700 } .refused { color: #cf222e; font-weight: 600 }
 figure { margin: 1rem 0 } figure.view { display: inline-block; width: 31%; margin: .5% } img, svg { max-width: 100%; height: auto }
 svg { font: 12px system-ui, sans-serif } figcaption { color: #57606a; font-size: .9rem }
