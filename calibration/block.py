@@ -46,7 +46,7 @@ class BlockFinder:
         wanted = (self._lens.intrinsics.height, self._lens.intrinsics.width)
         if image.shape != wanted:
             raise CalibrationError(f"the image is {image.shape}, expected {wanted} as the lens was calibrated; use that stream")
-        markers = find_markers(image, self._dictionary)
+        markers = find_markers(image, self._dictionary, is_near=True)
         known = [number for number in np.argsort(markers.ids, kind="stable") if int(markers.ids[number]) in self._size_m]
         corners_px = refine_markers(image, markers.corners_px[known])
         return [self._block(int(markers.ids[known[i]]), corners_px[i], transform_camera_to_table) for i in range(len(known))]

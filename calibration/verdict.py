@@ -44,7 +44,7 @@ def figures(found: Calibrated, seen: NDArray[np.int64]) -> list[Figure]:
     """What decides about a lens; `seen` are the corners in each cell of the image."""
     intrinsics, sigma = found.fit.lens.intrinsics, found.fit.sigma
     wide = intrinsics.width / 640.0
-    short = lambda wanted: float(max(0, wanted - int((tilts_rad(found) > TILT_RAD).sum())))  # noqa: E731
+    short = float(max(0, TILTED_GOOD - int((tilts_rad(found) > TILT_RAD).sum())))
     focal = max(sigma["fx"] / intrinsics.fx, sigma["fy"] / intrinsics.fy) * 100.0
     held_out = found.held_out_px[found.model]
     where = coverage.emptiest(seen)
@@ -57,9 +57,7 @@ def figures(found: Calibrated, seen: NDArray[np.int64]) -> list[Figure]:
         Figure(
             "cells of the image without a corner, %", 100.0 * (1.0 - coverage.share(seen)), 20.0, 40.0, f"hold the board to the {where}"
         ),
-        Figure(
-            f"views short of {TILTED_GOOD} that are tilted by 20°", short(TILTED_GOOD), 0.0, TILTED_GOOD - TILTED_MIN, "tilt the board more"
-        ),
+        Figure(f"views short of {TILTED_GOOD} that are tilted by 20°", short, 0.0, TILTED_GOOD - TILTED_MIN, "tilt the board more"),
         Figure("lenses of two halves of the views apart, px", found.halves_px, 0.7 * wide, 2.0 * wide, more),
         Figure(
             "views left out, %", 100.0 * len(found.rejected) / (len(found.views) + len(found.rejected)), 10.0, 30.0, "keep the board flat"

@@ -3,9 +3,12 @@
 import cv2
 import numpy as np
 import pytest
+from scipy.linalg import block_diag
+from scipy.optimize import least_squares
 
 from calibration import boards, coverage, render, verdict
-from calibration.intrinsics import MODELS, VIEWS_MIN, View, apart_px, calibrate, fit
+from calibration.bundle import State, View, residuals
+from calibration.intrinsics import MODELS, VIEWS_MIN, apart_px, calibrate, fit
 from calibration.opencv import NO_DISTORTION, Lens, project
 from edge.errors import CalibrationError
 from edge.messages import Float64, Intrinsics
@@ -71,6 +74,29 @@ def test_opencv_finds_the_same_lens() -> None:
     assert apart_px(ours.lens, theirs) < 0.05
 
 
+def test_scipy_finds_the_same_lens_and_the_same_sigmas() -> None:
+    chosen = views(8, np.random.default_rng(6))
+    ours = fit(chosen, Lens(LENS.intrinsics), MODEL)
+
+    def off(vector: Float64) -> Float64:
+        camera = np.append(vector[:8], 0.0)
+        poses = vector[8:].reshape(-1, 6)
+        return np.concatenate([corners for corners, _, _ in residuals(chosen, State(camera, list(poses)))])
+
+    def slopes(vector: Float64) -> Float64:
+        found = residuals(chosen, State(np.append(vector[:8], 0.0), list(vector[8:].reshape(-1, 6))))
+        return np.column_stack(
+            (np.concatenate([by_camera[:, :8] for _, _, by_camera in found]), block_diag(*(by_pose for _, by_pose, _ in found)))
+        )
+
+    start = np.concatenate((numbers(Lens(LENS.intrinsics))[:8], *ours.poses))
+    theirs = least_squares(off, start, slopes, x_scale="jac", xtol=1e-12, ftol=1e-12)
+    np.testing.assert_allclose(numbers(ours.lens)[:8], theirs.x[:8], rtol=1e-4, atol=1e-5)
+    variance = np.square(theirs.fun).sum() / (theirs.fun.size - theirs.x.size)
+    sigma = np.sqrt(variance * np.diag(np.linalg.inv(theirs.jac.T @ theirs.jac))[:8])
+    np.testing.assert_allclose(list(ours.sigma.values()), sigma, rtol=1e-3)
+
+
 def test_the_simplest_lens_that_predicts_as_well_is_taken() -> None:
     found = calibrate(views(12, np.random.default_rng(7), lens=Lens(LENS.intrinsics)), SIZE)
     assert found.model in ("pinhole", "k1")
@@ -93,7 +119,7 @@ def test_the_factory_holds_what_few_views_do_not_tell() -> None:
 def test_what_a_rotation_explains_is_no_difference() -> None:
     true = LENS.intrinsics
     assert apart_px(LENS, LENS) < 1e-6
-    assert apart_px(LENS, Lens(true._replace(cx=true.cx + 2.0), LENS.distortion)) < 0.4
+    assert apart_px(LENS, Lens(true._replace(cx=true.cx + 2.0), LENS.distortion)) < 0.5
     assert apart_px(LENS, Lens(true._replace(fx=true.fx * 1.01, fy=true.fy * 1.01), LENS.distortion)) > 2.0
 
 
