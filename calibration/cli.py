@@ -2,6 +2,7 @@
 
 import enum
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +13,13 @@ from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
     from calibration.boards import Board, MarkerBoard
+    from calibration.intrinsics import Calibrated
     from calibration.session import Session
+    from calibration.verdict import Figure
     from edge.calibration import Calibration
 
 EXIT_MOVED, EXIT_CANNOT_SAY = 1, 2
+POLL_S = 0.5
 
 Images = Annotated[Path, typer.Option(help="Folder of one stream's images; what is found in them is kept there, so more may be added.")]
 BoardFile = Annotated[Path, typer.Option("--board", help="The JSON that was written beside the board's PDF.")]
@@ -109,35 +113,34 @@ def intrinsics(
         ),
     ] = None,
     config: ConfigFile = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for more images until every figure is good.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write a page with pictures to this HTML file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the lens: 25 to 40 images of the ChArUco board, tilted by 20° to 45°, near enough to fill the image, in all its parts.
 
-    Run it while you collect: it shows where corners are missing, looks at new images only, and writes once the result is good enough.
+    Run it again after every few images: it shows where corners are missing, looks at new images only, and writes once the result is
+    good enough. With --watch it does so by itself whenever images come, until every figure is good; Ctrl-C ends it.
     """
-    from calibration import coverage, verdict
     from calibration import report as reports
-    from calibration.boards import points_m
-    from calibration.bundle import View
-    from calibration.intrinsics import calibrate
-    from edge.messages import Intrinsics
+    from calibration import verdict
 
     drawn = _board(board, ruler_mm)
     drawn.scale  # noqa: B018 - raises at once where the rulers were not measured, not after a minute
-    session = _look(images, drawn, quiet=as_json)
-    size = session.size
-    seen = coverage.counts((one.detection().corners_px for one in session.used.values()), size)
-    if not as_json:
-        typer.echo(f"corners seen in {coverage.share(seen):.0%} of the image:\n{coverage.picture(seen)}")
-    views = [View(name, points_m(drawn, one.detection().ids), one.detection().corners_px) for name, one in session.used.items()]
-    found = calibrate(views, size, Intrinsics(*size, *factory) if factory else None)
-    judged = verdict.figures(found, seen)
+    while True:
+        try:
+            session = _look(images, drawn, quiet=as_json)
+            found, judged = _lens_from(session, drawn, factory, quiet=as_json)
+        except (CalibrationError, ConfigError) as error:
+            if not watch:
+                raise
+            typer.echo(f"{error}", err=True)
+        else:
+            if not watch or all(one.state == "good" for one in judged):
+                break
+        _wait_for_images(images)
     if report:
         reports.write(report, found, judged, session, images, drawn)
-    for one in judged if not as_json else ():
-        advice = "" if one.state == "good" else f"  → {one.remedy}"
-        typer.echo(f"{one.state:9} {one.found:8.3g}  (good {one.good:g}, at most {one.limit:g})  {one.name}{advice}")
     part = verdict.lens_part(found, judged, serial, drawn)
     _write(calibration, config, lens=part)
     if as_json:
@@ -266,6 +269,37 @@ def _look(folder: Path, board: "Board", *, quiet: bool) -> "Session":
                 progress.console.print(f"{name}: {seen.refused}", highlight=False, soft_wrap=True)
 
         return look(folder, board, show)
+
+
+def _lens_from(
+    session: "Session", board: "Board", factory: tuple[float, float, float, float] | None, *, quiet: bool
+) -> "tuple[Calibrated, list[Figure]]":
+    """The lens so far and what speaks for it, with the map of where corners were seen, and what to do next."""
+    from calibration import coverage, verdict
+    from calibration.boards import points_m
+    from calibration.bundle import View
+    from calibration.intrinsics import calibrate
+    from edge.messages import Intrinsics
+
+    size = session.size
+    seen = coverage.counts((one.detection().corners_px for one in session.used.values()), size)
+    if not quiet:
+        typer.echo(f"corners seen in {coverage.share(seen):.0%} of the image:\n{coverage.picture(seen)}")
+    views = [View(name, points_m(board, one.detection().ids), one.detection().corners_px) for name, one in session.used.items()]
+    found = calibrate(views, size, Intrinsics(*size, *factory) if factory else None)
+    judged = verdict.figures(found, seen)
+    for one in judged if not quiet else ():
+        advice = "" if one.state == "good" else f"  → {one.remedy}"
+        typer.echo(f"{one.state:9} {one.found:8.3g}  (good {one.good:g}, at most {one.limit:g})  {one.name}{advice}")
+    return found, judged
+
+
+def _wait_for_images(folder: Path) -> None:
+    """Come back when the folder has other images than now."""
+    before = set(folder.glob("*.*"))
+    while set(folder.glob("*.*")) == before:
+        time.sleep(POLL_S)
+    time.sleep(POLL_S)  # until the newest is whole
 
 
 def _board(path: Path, ruler_mm: tuple[float, float] | None) -> "Board":

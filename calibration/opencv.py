@@ -3,7 +3,7 @@
 OpenCV 4 and 5 differ in the shapes of corners and ids, in the numbers of their constants, and in what an empty detection looks like;
 `projectPoints` has another shape still, and `projected - corners` then broadcasts without a word. Here points are (n, 2) or (n, 3)
 float64, ids (n,) int64, and poses 4×4 `transform_<from>_to_<to>`, of optical axes: x right, y down, z forward; metres.
-Pixel centres lie on whole numbers.
+Pixel centres lie on whole numbers. Tested with 4.14 and 5.0; 4.10 and 4.12 put ChArUco corners half a pixel off.
 """
 
 from functools import lru_cache

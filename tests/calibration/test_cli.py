@@ -131,6 +131,24 @@ def test_a_lens_is_written_with_its_report_and_a_poor_one_is_not(tmp_path: Path,
     assert path.read_bytes() == before
 
 
+def test_watching_goes_on_until_the_lens_is_good(tmp_path: Path, printed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, path = tmp_path / "images", tmp_path / "calibration.json"
+    folder.mkdir()
+    waits = []
+
+    def more(_: Path) -> None:
+        waits.append(len(list(folder.iterdir())))
+        corners_only(folder, (5, 20)[len(waits) - 1], seed=1)
+
+    monkeypatch.setattr(cli, "_wait_for_images", more)
+    result = run("intrinsics", "--images", folder, "--board", printed, "--serial", "7", "--calibration", path, "--watch")
+    assert result.exit_code == 0, result.output
+    assert len(waits) == 2  # nothing yet; too few; good
+    assert "has no image" in result.output
+    assert "5 views show the board, expected at least 8" in result.output
+    assert files.load(path).lens is not None
+
+
 def test_a_block_on_a_crossing_of_the_grid_is_there(tmp_path: Path) -> None:
     grid, blocks = (boards.measured(board, (100.0, 100.0)) for board in (boards.grid(), boards.blocks()))
     for name, board in (("grid", grid), ("blocks", blocks)):
