@@ -13,6 +13,7 @@ DofbotError
 ├── NotListeningError  no running process to command                   exit code 5
 ├── InstallError       a version cannot be packed, copied or installed  exit code 1, the running version keeps running
 │   └── RolledBackError  a new version did not come up                 exit code 8, the old one runs again
+├── CalibrationError   what was measured cannot be used, and is not    exit code 9
 └── MissingExtraError  an optional package is not installed            exit code 2
 """
 
@@ -87,6 +88,12 @@ class RolledBackError(InstallError):
     """A new version was started and did not come up; the one before runs again."""
 
     exit_code = 8
+
+
+class CalibrationError(DofbotError):
+    """What was seen or measured does not determine what was asked for; nothing was written."""
+
+    exit_code = 9
 
 
 class MissingExtraError(DofbotError):

@@ -26,6 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     path: Path | None = arguments.json
     with quiet():
+        import corners
         import cuts
         import decision
         import depth_filters
@@ -52,6 +53,8 @@ def main() -> None:
         steps: dict[str, Callable[[], object]] = {
             "a policy": lambda: policy.append(decision.policy_file(folder)),
             "inverse kinematics": ik.bench,
+            "corners": corners.bench,
+            "blocks": corners.bench_block,
             "depth images": rendering.bench,
             "depth filters": depth_filters.bench,
             "the virtual camera": reprojection.bench,
