@@ -11,12 +11,14 @@ where the flange is the tool frame of `edge.kinematics`, without the turn of joi
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.lens import project
 from edge import robot
 from edge.kinematics import Mount
 from edge.messages import Float64
 
+Index = NDArray[np.intp]
 CameraPlace = Literal["tool", "before_joint5", "fixed"]
 
 
@@ -40,7 +42,7 @@ class Arm(Protocol):
     def chain(self, zeros: Float64, scales: Float64) -> Chain:
         """The flange in every image."""
 
-    def take(self, index: Float64) -> "Arm":
+    def take(self, index: Index) -> "Arm":
         """The same arm in some of the images."""
 
 
@@ -56,7 +58,7 @@ class ServoArm:
         self.mount, self.camera = mount, camera
         self.fixed_camera = camera == "fixed"
 
-    def take(self, index: Float64) -> "ServoArm":
+    def take(self, index: Index) -> "ServoArm":
         """The same arm in some of the images."""
         return ServoArm(self.commanded[index], self.mount, self.camera)
 
@@ -70,7 +72,7 @@ class ServoArm:
         up = np.array([0.0, 0.0, 1.0])
 
         def along(angle: Float64, length_m: float) -> Float64:
-            return length_m * (np.sin(angle)[:, None] * outward + np.cos(angle)[:, None] * up)
+            return np.asarray(length_m * (np.sin(angle)[:, None] * outward + np.cos(angle)[:, None] * up))
 
         shoulder = np.broadcast_to(robot.BASE_TO_SHOULDER_M * up, outward.shape)
         elbow = shoulder + along(a2, robot.UPPER_ARM_M)
@@ -100,7 +102,7 @@ class PosedArm:
         self.poses, self.fixed_camera = np.asarray(transform_flange_to_base, dtype=float), fixed_camera
         self.commanded = np.zeros((len(self.poses), 6))
 
-    def take(self, index: Float64) -> "PosedArm":
+    def take(self, index: Index) -> "PosedArm":
         """The same arm in some of the images."""
         return PosedArm(self.poses[index], self.fixed_camera)
 
@@ -119,7 +121,7 @@ class Views(NamedTuple):
     corners_px: Float64  # (n, m, 2), NaN where a corner was not found
     names: tuple[str, ...]  # (n,) what a person calls the images
 
-    def take(self, index: Float64) -> "Views":
+    def take(self, index: Index) -> "Views":
         """Some of the images, in this order."""
         return Views(self.arm.take(index), self.corners_px[index], tuple(self.names[i] for i in index))
 
@@ -180,7 +182,7 @@ def cross_matrix(vectors: Float64) -> Float64:
     """(…, 3, 3): the matrix that multiplies by a cross product from the left."""
     matrix = np.zeros((*vectors.shape, 3))
     matrix[..., 0, 1], matrix[..., 0, 2], matrix[..., 1, 2] = -vectors[..., 2], vectors[..., 1], -vectors[..., 0]
-    return matrix - np.swapaxes(matrix, -1, -2)
+    return np.asarray(matrix - np.swapaxes(matrix, -1, -2))
 
 
 def inverse(pose: Float64) -> Float64:
