@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from calibration.arm_model import cross_matrix, inverse
 from calibration.lens import rays
-from edge.errors import ObservationError
+from edge.errors import CalibrationError
 from edge.messages import Float64
 
 CORNERS_MIN = 6  # a homography needs four; with six a wrong one shows
@@ -39,13 +39,13 @@ class HandEyeStart(NamedTuple):
 def board_poses(corners_px: Float64, points_m: Float64, lens: Float64) -> BoardPoses:
     """The pose of a flat board (points (m, 3), z = 0) in each image (n, m, 2), NaN where a corner is not seen.
 
-    By a homography from undistorted corners, then Gauss-Newton on all of them. Raises `ObservationError` for an image with fewer
+    By a homography from undistorted corners, then Gauss-Newton on all of them. Raises `CalibrationError` for an image with fewer
     than six corners.
     """
     seen = np.isfinite(corners_px[..., 0])
     if seen.sum(axis=1).min(initial=CORNERS_MIN) < CORNERS_MIN:
         worst = int(np.argmin(seen.sum(axis=1)))
-        raise ObservationError(f"image {worst} shows {seen[worst].sum()} corners, expected at least {CORNERS_MIN}; leave it out")
+        raise CalibrationError(f"image {worst} shows {seen[worst].sum()} corners, expected at least {CORNERS_MIN}; leave it out")
     image = rays(corners_px, lens)
     poses = np.stack([_from_homography(points_m[ok], xy[ok]) for ok, xy in zip(seen, image, strict=True)])
     mirrored = poses[:, 2, 2] < 0.0
@@ -119,7 +119,7 @@ def rotation_vectors(matrices: Float64) -> Float64:
 def park(flange: Float64, board_to_camera: Float64) -> Float64:
     """Hand-eye (4, 4) from all pairs of n images, for which flange · hand_eye · board_to_camera is the same.
 
-    Raises `ObservationError` when fewer than two motions turn by 3° or more.
+    Raises `CalibrationError` when fewer than two motions turn by 3° or more.
     """
     one, other = np.triu_indices(len(flange), 1)
     hand = inverse(flange[other]) @ flange[one]
@@ -128,7 +128,7 @@ def park(flange: Float64, board_to_camera: Float64) -> Float64:
     angle = np.linalg.norm(alpha, axis=1)
     useful = (angle > ANGLE_MIN_RAD) & (angle < ANGLE_MAX_RAD)
     if useful.sum() < 2:
-        raise ObservationError("the arm turned by less than 3° between the images, expected poses that differ by 30°; move more")
+        raise CalibrationError("the arm turned by less than 3° between the images, expected poses that differ by 30°; move more")
     hand, eye, alpha, beta = hand[useful], eye[useful], alpha[useful], beta[useful]
     u, _, vt = np.linalg.svd(beta.T @ alpha)
     turn = vt.T @ np.diag([1.0, 1.0, np.linalg.det(vt.T @ u.T)]) @ u.T
@@ -150,7 +150,7 @@ def start(flange: Float64, board_to_camera: Float64, points_m: Float64, guesses:
         chosen = groups.choice(len(flange), GROUP, replace=False)
         try:
             tries.append(park(flange[chosen], board_to_camera[chosen]))
-        except ObservationError:
+        except CalibrationError:
             continue
     best = min(tries, key=lambda hand_eye: float(np.median(_apart(hand_eye, flange, board_to_camera, points_m)[1])))
     _, apart_m = _apart(best, flange, board_to_camera, points_m)

@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.arm_model import State, Views, moved, predict, state_names
-from edge.errors import ObservationError
+from edge.errors import CalibrationError
 from edge.messages import Float64
 
 ROUNDS_MAX = 60
 EM_STEPS = 3  # between two linearisations
 NOISE_PRIOR_WEIGHT = 2.0  # images that the noise expected beforehand counts for
+STEP_MIN = 1e-4  # of a standard deviation: the estimate stands
+NOISE_CHANGE_MIN = 2e-3  # share by which σ still changes in a round
 TAIL = 4.0  # degrees of freedom of Student's t, with which a first pass weighs whole images
 
 
@@ -57,7 +59,7 @@ class _Linear(NamedTuple):
 
     residual: Float64  # (n, 2m, 1)
     jacobian: Float64  # (n, 2m, free)
-    by_joint: Float64  # (n, 2m, k) per σ of the joint
+    by_joint: Float64  # (n, 2m, k)
     rows: Float64  # (n,) numbers that were seen
 
 
@@ -78,24 +80,25 @@ def _joint_sigma(problem: Problem, noise: Noise) -> Float64:
     return noise.joint[np.array(problem.views.arm.noise_groups)]
 
 
-def _linearised(problem: Problem, state: State, noise: Noise) -> _Linear:
+def _linearised(problem: Problem, state: State) -> _Linear:
     views = problem.views
     predicted = predict(state, views.arm, problem.points_m)
     seen = np.isfinite(views.corners_px)
     count = len(seen)
     residual = np.where(seen, views.corners_px - predicted.pixels, 0.0)
     jacobian = predicted.by_state[..., problem.free] * seen[..., None]
-    by_joint = predicted.by_joint * seen[..., None] * _joint_sigma(problem, noise)
+    by_joint = predicted.by_joint * seen[..., None]
     shape = (count, seen[0].size)
     return _Linear(residual.reshape(*shape, 1), jacobian.reshape(*shape, -1), by_joint.reshape(*shape, -1), seen.sum(axis=(1, 2)) * 1.0)
 
 
-def _whitener(linear: _Linear, noise: Noise) -> _Whitener:
-    squared = np.swapaxes(linear.by_joint, 1, 2) @ linear.by_joint
+def _whitener(problem: Problem, linear: _Linear, noise: Noise) -> _Whitener:
+    by_joint = linear.by_joint * _joint_sigma(problem, noise)
+    squared = np.swapaxes(by_joint, 1, 2) @ by_joint
     values, vectors = np.linalg.eigh(squared)
     root = np.sqrt(noise.corner_px**2 + np.maximum(values, 0.0))
     kernel = vectors @ ((1.0 / (root * (root + noise.corner_px)))[..., None] * np.swapaxes(vectors, 1, 2))
-    return _Whitener(linear.by_joint, kernel, noise.corner_px)
+    return _Whitener(by_joint, kernel, noise.corner_px)
 
 
 def _offset(problem: Problem, state: State) -> Float64:
@@ -115,43 +118,49 @@ def _inverse(matrix: Float64) -> Float64:
     try:
         return np.asarray(np.linalg.inv(matrix / np.outer(size, size)) / np.outer(size, size))
     except np.linalg.LinAlgError:
-        raise ObservationError("these images do not determine the calibration; add poses that differ in tilt and in roll") from None
+        raise CalibrationError("these images do not determine the calibration; add poses that differ in tilt and in roll") from None
 
 
-def _normal(linear: _Linear, whiten: _Whitener, weights: Float64, problem: Problem, state: State) -> tuple[Float64, Float64, float]:
+def _normal(problem: Problem, state: State, linear: _Linear, whiten: _Whitener, weights: Float64) -> tuple[Float64, Float64, float]:
     """Normal matrix, right-hand side and cost."""
-    jacobian, residual = whiten(linear.jacobian), whiten(linear.residual)
-    weighted = jacobian * weights[:, None, None]
+    stacked = whiten(np.concatenate((linear.jacobian, linear.residual), axis=-1))
+    weighted = (stacked * np.sqrt(weights)[:, None, None]).reshape(-1, stacked.shape[-1])
+    product = weighted.T @ weighted
     prior, offset = _information(problem), _offset(problem, state)
-    matrix = np.tensordot(weighted, jacobian, axes=((0, 1), (0, 1))) + np.diag(prior)
-    right = np.tensordot(weighted, residual[..., 0], axes=((0, 1), (0, 1))) - prior * offset
-    cost = float((weights[:, None, None] * residual**2).sum() + (prior * offset**2).sum())
-    return matrix, right, cost
+    cost = float(product[-1, -1] + (prior * offset**2).sum())
+    return product[:-1, :-1] + np.diag(prior), product[:-1, -1] - prior * offset, cost
 
 
-def _stepped(problem: Problem, state: State, noise: Noise, weights: Float64) -> tuple[State, float]:
+class _At(NamedTuple):
+    """A state, and the images linearised around it."""
+
+    state: State
+    linear: _Linear
+
+
+def _stepped(problem: Problem, at: _At, noise: Noise, weights: Float64) -> tuple[_At, float]:
     """One damped Gauss-Newton step, and its length in standard deviations."""
-    linear = _linearised(problem, state, noise)
-    whiten = _whitener(linear, noise)
-    matrix, right, cost = _normal(linear, whiten, weights, problem, state)
+    whiten = _whitener(problem, at.linear, noise)
+    matrix, right, cost = _normal(problem, at.state, at.linear, whiten, weights)
     prior = _information(problem)
     for damping in (0.0, 1e-3, 1e-1, 1e1, 1e3, 1e5):
         step = _inverse(matrix + damping * np.diag(np.diag(matrix))) @ right
         full = np.zeros(len(problem.free))
         full[problem.free] = step
-        ahead = moved(state, full, problem.views.arm.adjustable)
-        residual = whiten(_linearised(problem, ahead, noise).residual)
-        reached = float((weights[:, None, None] * residual**2).sum() + (prior * _offset(problem, ahead) ** 2).sum())
+        ahead = moved(at.state, full, problem.views.arm.adjustable)
+        linear = _linearised(problem, ahead)
+        squared = (whiten(linear.residual) ** 2).sum(axis=(1, 2))
+        reached = float(weights @ squared + (prior * _offset(problem, ahead) ** 2).sum())
         if reached <= cost * (1.0 + 1e-12) + 1e-12:
-            return ahead, float(np.sqrt(max(step @ matrix @ step, 0.0)))
-    return state, 0.0
+            return _At(ahead, linear), float(np.sqrt(max(step @ matrix @ step, 0.0)))
+    return at, 0.0
 
 
-def _noise_step(problem: Problem, linear: _Linear, state: State, noise: Noise, weights: Float64) -> Noise:
+def _noise_step(problem: Problem, at: _At, noise: Noise, weights: Float64) -> Noise:
     """One EM step of both σ around a state."""
-    matrix, _, _ = _normal(linear, _whitener(linear, noise), weights, problem, state)
-    covariance = _inverse(matrix)
-    by_joint = linear.by_joint
+    linear, whiten = at.linear, _whitener(problem, at.linear, noise)
+    covariance = _inverse(_normal(problem, at.state, linear, whiten, weights)[0])
+    by_joint = whiten.by_joint
     transposed = np.swapaxes(by_joint, 1, 2)
     inner = np.linalg.inv(transposed @ by_joint + noise.corner_px**2 * np.eye(by_joint.shape[-1]))
     gain = inner @ transposed  # (n, k, 2m)
@@ -181,8 +190,11 @@ class Misfit(NamedTuple):
 
 def misfit(problem: Problem, state: State, noise: Noise) -> Misfit:
     """Each image's distance, split into what the joints' errors could explain and what they could not."""
-    linear = _linearised(problem, state, noise)
-    u, s, _ = np.linalg.svd(linear.by_joint, full_matrices=False)
+    return _misfit(problem, _linearised(problem, state), noise)
+
+
+def _misfit(problem: Problem, linear: _Linear, noise: Noise) -> Misfit:
+    u, s, _ = np.linalg.svd(linear.by_joint * _joint_sigma(problem, noise), full_matrices=False)
     shares = (np.swapaxes(u, 1, 2) @ linear.residual)[..., 0] ** 2
     shares = np.where(s > 1e-9 * max(float(s.max(initial=0.0)), 1e-300), shares, 0.0)
     rest = np.maximum((linear.residual**2).sum(axis=(1, 2)) - shares.sum(axis=1), 0.0)
@@ -193,41 +205,39 @@ def solve(problem: Problem, start: State, weights: Float64 | None = None, noise:
     """The estimate, its noise and its covariance.
 
     Without `weights` each image is weighed by Student's t as it fits, so that whole images that are wrong lose their say.
-    Raises `ObservationError` when the images do not determine what is free.
+    Raises `CalibrationError` when the images do not determine what is free.
     """
     robust = weights is None
-    state, weights = start, np.ones(len(problem.views.names)) if weights is None else weights
+    weights = np.ones(len(problem.views.names)) if weights is None else weights
+    at = _At(start, _linearised(problem, start))
     noise = noise or problem.noise
     if not problem.servo_noise:
         noise = Noise(noise.corner_px, np.zeros_like(noise.joint))
     for _ in range(ROUNDS_MAX):
-        state, length = _stepped(problem, state, noise, weights)
+        at, length = _stepped(problem, at, noise, weights)
         before = noise
-        if estimate_noise:
-            for _ in range(EM_STEPS):
-                noise = _noise_step(problem, _linearised(problem, state, noise), state, noise, weights)
+        for _ in range(EM_STEPS if estimate_noise else 0):
+            noise = _noise_step(problem, at, noise, weights)
         if robust:
-            weights = _student(problem, state, noise)
-        settled = np.allclose([noise.corner_px, *noise.joint], [before.corner_px, *before.joint], rtol=1e-3, atol=0.0)
-        if settled and length < 1e-4:
+            weights = _student(problem, at.linear, noise)
+        if length < STEP_MIN and np.allclose([noise.corner_px, *noise.joint], [before.corner_px, *before.joint], rtol=NOISE_CHANGE_MIN, atol=0.0):
             break
-    linear = _linearised(problem, state, noise)
-    matrix, _, _ = _normal(linear, _whitener(linear, noise), weights, problem, state)
+    matrix, _, _ = _normal(problem, at.state, at.linear, _whitener(problem, at.linear, noise), weights)
     covariance = np.zeros((len(problem.free), len(problem.free)))
     covariance[np.ix_(problem.free, problem.free)] = _inverse(matrix)
-    return Fit(state, noise, covariance, weights)
+    return Fit(at.state, noise, covariance, weights)
 
 
-def _student(problem: Problem, state: State, noise: Noise) -> Float64:
+def _student(problem: Problem, linear: _Linear, noise: Noise) -> Float64:
     """Weights (n,) of the images: about 1 for those that fit."""
-    found, joints = misfit(problem, state, noise), len(problem.views.arm.joint_names)
+    found, joints = _misfit(problem, linear, noise), len(problem.views.arm.joint_names)
     return (TAIL + joints) / (TAIL + found.joints) * np.minimum(1.0, 4.0 / np.maximum(found.corners, 1e-300))
 
 
 def scores(problem: Problem, fit: Fit) -> tuple[Float64, Float64]:
     """Each image's own normal matrix (n, free, free) and right-hand side (n, free): what a jackknife takes away."""
-    linear = _linearised(problem, fit.state, fit.noise)
-    whiten = _whitener(linear, fit.noise)
+    linear = _linearised(problem, fit.state)
+    whiten = _whitener(problem, linear, fit.noise)
     jacobian, residual = whiten(linear.jacobian), whiten(linear.residual)
     transposed = np.swapaxes(jacobian, 1, 2) * fit.weights[:, None, None]
     return transposed @ jacobian, (transposed @ residual)[..., 0]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edge.errors import ObservationError
+from edge.errors import CalibrationError
 from edge.messages import Float64, Intrinsics
 
 FITTED = 6  # fx fy cx cy k1 k2 are estimated together with the hand-eye; p1 p2 k3 stay as the lens calibration found them
@@ -51,7 +51,7 @@ def _distort(x: Float64, y: Float64, lens: Float64) -> tuple[Float64, Float64, F
 def rays(pixels: Float64, lens: Float64) -> Float64:
     """Undistorted image coordinates (…, 2) = (x/z, y/z) of pixels (…, 2), NaN where a pixel is NaN; the inverse of `project`, by Newton.
 
-    Raises `ObservationError` where the distortion cannot be undone, which a lens far from reality has outside of its images.
+    Raises `CalibrationError` where the distortion cannot be undone, which a lens far from reality has outside of its images.
     """
     seen = np.isfinite(pixels[..., :1])
     wanted = np.where(seen, (pixels - lens[2:4]) / lens[:2], 0.0)
@@ -64,4 +64,4 @@ def rays(pixels: Float64, lens: Float64) -> Float64:
             if (np.linalg.det(slope) <= 0.0).any() or (np.sum(found * wanted, axis=-1) < 0.0).any():
                 break  # beyond the radius at which the lens folds the picture over
             return np.where(seen, found, np.nan)
-    raise ObservationError(f"the lens {np.round(lens, 3).tolist()} cannot be undone at some corner; calibrate the lens again")
+    raise CalibrationError(f"the lens {np.round(lens, 3).tolist()} cannot be undone at some corner; calibrate the lens again")

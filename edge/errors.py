@@ -11,6 +11,7 @@ DofbotError
 ├── SafeError          the arm is in SAFE and does not do as told      exit code 3
 ├── RefusedError       the running process refused a command           exit code 4
 ├── NotListeningError  no running process to command                   exit code 5
+├── CalibrationError  what was measured cannot be used, and is not     exit code 6
 └── MissingExtraError  an optional package is not installed            exit code 2
 """
 
@@ -75,6 +76,12 @@ class NotListeningError(DofbotError):
     """No process takes commands where one was looked for, or it has ended meanwhile."""
 
     exit_code = 5
+
+
+class CalibrationError(DofbotError):
+    """What was seen or measured does not determine what was asked for; nothing was written."""
+
+    exit_code = 6
 
 
 class MissingExtraError(DofbotError):

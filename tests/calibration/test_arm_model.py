@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from calibration import arm_model, lens
 from edge import kinematics, robot
-from edge.errors import ObservationError
+from edge.errors import CalibrationError
 from edge.messages import Intrinsics
 
 LENS = lens.lens_of(Intrinsics(640, 480, 610.0, 612.0, 318.0, 243.0), (0.05, -0.1, 0.001, -0.002, 0.02))
@@ -106,7 +106,7 @@ def test_rays_undo_the_projection(x, y):
 
 
 def test_a_lens_that_cannot_be_undone_is_refused():
-    with pytest.raises(ObservationError, match="calibrate the lens again"):
+    with pytest.raises(CalibrationError, match="calibrate the lens again"):
         lens.rays(np.array([[0.0, 0.0]]), lens.lens_of(Intrinsics(640, 480, 300.0, 300.0, 320.0, 240.0), (-2.0, 0, 0, 0, 0)))
 
 
