@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from calibration import closed_form, gls, observability
 from calibration.arm_model import Arm, Index, ServoArm, State, Views, inverse, state_names, transform_board_to_camera
@@ -193,7 +193,7 @@ def _fitted(problem: gls.Problem) -> tuple[NDArray[np.bool_], gls.Fit]:
 
 
 def _limit(problem: gls.Problem) -> float:
-    return float(chi2.isf(REJECT_CHANCE, len(problem.views.arm.joint_names)))
+    return float(chdtri(len(problem.views.arm.joint_names), REJECT_CHANCE))
 
 
 def _fits(problem: gls.Problem, fit: gls.Fit) -> NDArray[np.bool_]:
