@@ -28,6 +28,7 @@ class Chain(NamedTuple):
     transform_flange_to_table: Float64  # (n, 4, 4)
     axis: Float64  # (n, k, 3), table frame: a joint's motion is P → axis × P + drift, per radian
     drift: Float64  # (n, k, 3); a joint that slides has no axis, and moves per metre
+    origin: Float64  # (n, k, 3) a point on each joint's axis
 
 
 class Arm(Protocol):
@@ -84,11 +85,11 @@ class ServoArm:
         flange[:, :3, 0], flange[:, :3, 1], flange[:, :3, 2] = side * c5 + across * s5, across * c5 - side * s5, ahead
         flange[:, :3, 3], flange[:, 3, 3] = wrist + along(phi, robot.WRIST_TO_TOOL_M), 1.0
         axis = np.stack((np.broadcast_to(up, outward.shape), -side, -side, -side, ahead), axis=1)
-        origin = np.stack((np.zeros_like(wrist), shoulder, elbow, wrist, wrist), axis=1)
+        origin = np.stack((np.zeros_like(wrist), shoulder, elbow, wrist, flange[:, :3, 3]), axis=1)
         if self.camera == "before_joint5":
             axis[:, 4] = 0.0
         axis, origin = axis @ base[:3, :3].T, origin @ base[:3, :3].T + base[:3, 3]
-        return Chain(base @ flange, axis, -np.cross(axis, origin))
+        return Chain(base @ flange, axis, -np.cross(axis, origin), origin)
 
 
 class PosedArm:
@@ -110,8 +111,9 @@ class PosedArm:
         """The poses as they are; the flange turns about its own origin."""
         del zeros, scales
         turn, still = np.broadcast_to(np.eye(3), (len(self.poses), 3, 3)), np.zeros((len(self.poses), 3, 3))
-        drift = -np.cross(turn, self.poses[:, None, :3, 3])
-        return Chain(self.poses, np.concatenate((turn, still), axis=1), np.concatenate((drift, turn), axis=1))
+        origin = np.broadcast_to(self.poses[:, None, :3, 3], (len(self.poses), 6, 3))
+        drift = np.concatenate((-np.cross(turn, origin[:, :3]), turn), axis=1)
+        return Chain(self.poses, np.concatenate((turn, still), axis=1), drift, origin)
 
 
 class Views(NamedTuple):

@@ -156,7 +156,9 @@ def start(flange: Float64, board_to_camera: Float64, points_m: Float64, guesses:
     _, apart_m = _apart(best, flange, board_to_camera, points_m)
     agree = apart_m <= 4.0 * max(float(np.median(apart_m)), 1e-9)
     if agree.sum() > GROUP:
-        best = min(best, park(flange[agree], board_to_camera[agree]), key=lambda x: _spread(x, flange[agree], board_to_camera[agree], points_m))
+        best = min(
+            best, park(flange[agree], board_to_camera[agree]), key=lambda x: _spread(x, flange[agree], board_to_camera[agree], points_m)
+        )
     board, apart_m = _apart(best, flange, board_to_camera, points_m)
     return HandEyeStart(best, board, apart_m)
 

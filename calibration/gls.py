@@ -168,7 +168,9 @@ def _noise_step(problem: Problem, at: _At, noise: Noise, weights: Float64) -> No
     fitted = gain @ linear.jacobian  # (n, k, p)
     per_joint = turned[..., 0] ** 2 + np.diagonal(uncertain, axis1=1, axis2=2) + ((fitted @ covariance) * fitted).sum(axis=-1)
     left, rest = linear.residual - by_joint @ turned, linear.jacobian - by_joint @ fitted
-    per_image = (left**2).sum(axis=(1, 2)) + ((by_joint @ uncertain) * by_joint).sum(axis=(1, 2)) + ((rest @ covariance) * rest).sum(axis=(1, 2))
+    per_image = (
+        (left**2).sum(axis=(1, 2)) + ((by_joint @ uncertain) * by_joint).sum(axis=(1, 2)) + ((rest @ covariance) * rest).sum(axis=(1, 2))
+    )
     corner_px = float(np.sqrt((weights @ per_image + problem.noise.corner_px**2) / (weights @ linear.rows + 1.0)))
     if not problem.servo_noise:
         return Noise(corner_px, noise.joint)
@@ -198,7 +200,9 @@ def _misfit(problem: Problem, linear: _Linear, noise: Noise) -> Misfit:
     shares = (np.swapaxes(u, 1, 2) @ linear.residual)[..., 0] ** 2
     shares = np.where(s > 1e-9 * max(float(s.max(initial=0.0)), 1e-300), shares, 0.0)
     rest = np.maximum((linear.residual**2).sum(axis=(1, 2)) - shares.sum(axis=1), 0.0)
-    return Misfit((shares / (noise.corner_px**2 + s**2)).sum(axis=1), rest / (noise.corner_px**2 * np.maximum(linear.rows - s.shape[1], 1.0)))
+    return Misfit(
+        (shares / (noise.corner_px**2 + s**2)).sum(axis=1), rest / (noise.corner_px**2 * np.maximum(linear.rows - s.shape[1], 1.0))
+    )
 
 
 def solve(problem: Problem, start: State, weights: Float64 | None = None, noise: Noise | None = None, estimate_noise: bool = True) -> Fit:
@@ -220,7 +224,9 @@ def solve(problem: Problem, start: State, weights: Float64 | None = None, noise:
             noise = _noise_step(problem, at, noise, weights)
         if robust:
             weights = _student(problem, at.linear, noise)
-        if length < STEP_MIN and np.allclose([noise.corner_px, *noise.joint], [before.corner_px, *before.joint], rtol=NOISE_CHANGE_MIN, atol=0.0):
+        if length < STEP_MIN and np.allclose(
+            [noise.corner_px, *noise.joint], [before.corner_px, *before.joint], rtol=NOISE_CHANGE_MIN, atol=0.0
+        ):
             break
     matrix, _, _ = _normal(problem, at.state, at.linear, _whitener(problem, at.linear, noise), weights)
     covariance = np.zeros((len(problem.free), len(problem.free)))

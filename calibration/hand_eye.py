@@ -155,7 +155,9 @@ def _gated(views: Views, points_m: Float64, lens: Float64) -> tuple[Views, list[
 def _require_images(views: Views, left_out: list[Rejected]) -> None:
     if len(views.names) < IMAGES_MIN:
         why = f" ({left_out[0].name} {left_out[0].reason})" if left_out else ""
-        raise CalibrationError(f"{len(views.names)} images can be used{why}, expected at least {IMAGES_MIN}, better 20; add poses that differ")
+        raise CalibrationError(
+            f"{len(views.names)} images can be used{why}, expected at least {IMAGES_MIN}, better 20; add poses that differ"
+        )
 
 
 def _start(views: Views, points_m: Float64, lens: Float64, seen: closed_form.BoardPoses, guess: Float64 | None) -> State:
@@ -345,7 +347,9 @@ def _warnings(
     apart = np.abs(difference) / np.sqrt(np.diag(fit.covariance)[:6] + np.diag(pixel_covariance)[:6])
     if apart.max() > 3.0:
         name = state_names(arm)[int(np.argmax(apart))]
-        said.append(f"the two methods differ by {apart.max():.1f} σ in {name}: the model of arm or lens lacks something; look at the lens first")
+        said.append(
+            f"the two methods differ by {apart.max():.1f} σ in {name}: the model of arm or lens lacks something; look at the lens first"
+        )
     if not 0.5 <= ratio <= 2.0:
         said.append(f"leaving out images moves the hand-eye {ratio:.1f} times as much as its σ says: trust the held-out error instead")
     return tuple(said)

@@ -30,6 +30,7 @@ def _board_on_table() -> Float64:
 
 
 NOMINAL = State(CAMERA_ON_TOOL, _board_on_table(), np.zeros(5), np.zeros(5), LENS)
+SCENE = plan_poses.Scene(MOUNT, NOMINAL, POINTS_M)
 
 
 class Errors(NamedTuple):
