@@ -50,14 +50,14 @@ class Arm(Protocol):
 class ServoArm:
     """The DOFBOT as `edge.kinematics` has it, from its commanded angles (n, 5) in rad."""
 
-    joint_names = robot.JOINT_NAMES[:5]
-    noise_groups = (0, 1, 2, 3, 4)
-    adjustable = 5
+    joint_names: tuple[str, ...] = robot.JOINT_NAMES[:5]
+    noise_groups: tuple[int, ...] = (0, 1, 2, 3, 4)
+    adjustable: int = 5
 
     def __init__(self, commanded_rad: Float64, mount: Mount, camera: CameraPlace = "tool") -> None:
         self.commanded = np.asarray(commanded_rad, dtype=float).reshape(-1, 5)
         self.mount, self.camera = mount, camera
-        self.fixed_camera = camera == "fixed"
+        self.fixed_camera: bool = camera == "fixed"
 
     def take(self, index: Index) -> "ServoArm":
         """The same arm in some of the images."""
@@ -95,9 +95,9 @@ class ServoArm:
 class PosedArm:
     """Any other arm, by the flange poses (n, 4, 4) that its controller reports; they err in rotation and in position."""
 
-    joint_names = ("rotation x", "rotation y", "rotation z", "position x", "position y", "position z")
-    noise_groups = (0, 0, 0, 1, 1, 1)
-    adjustable = 0
+    joint_names: tuple[str, ...] = ("rotation x", "rotation y", "rotation z", "position x", "position y", "position z")
+    noise_groups: tuple[int, ...] = (0, 0, 0, 1, 1, 1)
+    adjustable: int = 0
 
     def __init__(self, transform_flange_to_base: Float64, fixed_camera: bool = False) -> None:
         self.poses, self.fixed_camera = np.asarray(transform_flange_to_base, dtype=float), fixed_camera
@@ -177,7 +177,7 @@ def rotation(vector_rad: Float64) -> Float64:
     skew = cross_matrix(vector_rad)
     if angle < 1e-8:
         return np.eye(3) + skew + 0.5 * skew @ skew
-    return np.eye(3) + np.sin(angle) / angle * skew + (1.0 - np.cos(angle)) / angle**2 * skew @ skew
+    return np.asarray(np.eye(3) + np.sin(angle) / angle * skew + (1.0 - np.cos(angle)) / angle**2 * skew @ skew)
 
 
 def cross_matrix(vectors: Float64) -> Float64:

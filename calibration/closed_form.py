@@ -98,7 +98,7 @@ def rotations(vectors_rad: Float64) -> Float64:
     """Rotation matrices (n, 3, 3) of rotation vectors (n, 3)."""
     angle = np.linalg.norm(vectors_rad, axis=-1)[:, None, None]
     skew = cross_matrix(vectors_rad)
-    return np.eye(3) + np.sinc(angle / np.pi) * skew + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * skew @ skew
+    return np.asarray(np.eye(3) + np.sinc(angle / np.pi) * skew + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * skew @ skew)
 
 
 def rotation_vectors(matrices: Float64) -> Float64:
@@ -156,15 +156,10 @@ def start(flange: Float64, board_to_camera: Float64, points_m: Float64, guesses:
     _, apart_m = _apart(best, flange, board_to_camera, points_m)
     agree = apart_m <= 4.0 * max(float(np.median(apart_m)), 1e-9)
     if agree.sum() > GROUP:
-        best = min(
-            best, park(flange[agree], board_to_camera[agree]), key=lambda x: _spread(x, flange[agree], board_to_camera[agree], points_m)
-        )
+        inside = flange[agree], board_to_camera[agree]
+        best = min(best, park(*inside), key=lambda hand_eye: float(_apart(hand_eye, *inside, points_m)[1].mean()))
     board, apart_m = _apart(best, flange, board_to_camera, points_m)
     return HandEyeStart(best, board, apart_m)
-
-
-def _spread(hand_eye: Float64, flange: Float64, board_to_camera: Float64, points_m: Float64) -> float:
-    return float(_apart(hand_eye, flange, board_to_camera, points_m)[1].mean())
 
 
 def _apart(hand_eye: Float64, flange: Float64, board_to_camera: Float64, points_m: Float64) -> tuple[Float64, Float64]:

@@ -77,7 +77,7 @@ class _Whitener(NamedTuple):
 
 def _joint_sigma(problem: Problem, noise: Noise) -> Float64:
     """(k,)"""
-    return noise.joint[np.array(problem.views.arm.noise_groups)]
+    return np.asarray(noise.joint[np.array(problem.views.arm.noise_groups)])
 
 
 def _linearised(problem: Problem, state: State) -> _Linear:
@@ -152,7 +152,7 @@ def _stepped(problem: Problem, at: _At, noise: Noise, weights: Float64) -> tuple
         squared = (whiten(linear.residual) ** 2).sum(axis=(1, 2))
         reached = float(weights @ squared + (prior * _offset(problem, ahead) ** 2).sum())
         if reached <= cost * (1.0 + 1e-12) + 1e-12:
-            return _At(ahead, linear), float(np.sqrt(max(step @ matrix @ step, 0.0)))
+            return _At(ahead, linear), float(np.sqrt(max(float(step @ matrix @ step), 0.0)))
     return at, 0.0
 
 

@@ -9,22 +9,19 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
 
 from calibration import closed_form, gls, observability
-from calibration.arm_model import Arm, Index, ServoArm, State, Views, inverse, state_names, transform_board_to_camera
-from calibration.lens import rays
+from calibration.arm_model import Arm, ServoArm, State, Views, inverse, state_names
+from calibration.held_out import HeldOut, held_out_errors, jackknife
+from calibration.images import CORNERS_MIN, Rejected, gated, in_order
 from edge.calibration import Check
 from edge.errors import CalibrationError
 from edge.messages import Float64
 
-IMAGES_MIN = 8
-CORNERS_MIN = 12
-LAYOUT_RMS_PX = 3.0  # of a single image's own fit; detectors are good to 0.2 px, a wrong layout misses by tens
-REJECT_CHANCE = 1e-4  # of an image with nothing but servo noise; it is then taken for a moved board or the like
+# Squared distance, in σ, by number of joints: noise alone exceeds it once in 10⁴ images (χ²). Beyond, the board was moved or the like.
+JOINTS_MISFIT = {5: 25.74, 6: 27.86}
 CORNERS_RATIO = 6.0  # variance of the rest of an image over that of all images
 KEPT_MIN = 0.7
-FOLDS = 5
 
 # What is known beforehand, one σ. Servo horns have 21 to 25 teeth, so a zero can be half of 15° off before it is set with care.
 ZERO_SIGMA_RAD = np.radians(5.0)
@@ -32,21 +29,6 @@ SCALE_SIGMA = 0.02
 LENS_SIGMA = np.array([6.0, 6.0, 4.0, 4.0, 0.05, 0.1])  # a factory calibration at 640 px: 1 %, 4 px
 NOISE = gls.Noise(0.3, np.full(5, np.radians(0.4)))
 POSE_NOISE = gls.Noise(0.3, np.array([np.radians(0.2), 0.001]))
-
-
-class HeldOut(NamedTuple):
-    """Errors on images that the estimate did not see: mean distance of the corners on the board's plane, per image."""
-
-    gls_m: Float64  # (n,)
-    pixel_m: Float64  # (n,)
-    training_m: Float64  # of what was used, on the images that it did see
-
-
-class Rejected(NamedTuple):
-    """An image that was left out, and why."""
-
-    name: str
-    reason: str
 
 
 class Estimate(NamedTuple):
@@ -104,60 +86,20 @@ def estimate(
     `lens` (9,) as told, `lens_sigma` (6,) how well; `held_out` are further images, without them each fifth of `views` is predicted from
     the rest; `guess` is a drawing's hand-eye. Raises `CalibrationError`, saying what to do, for a set that cannot be used.
     """
-    views, left_out = _gated(_sorted(views), points_m, lens)
+    views, left_out = gated(in_order(views), points_m, lens)
     seen = closed_form.board_poses(views.corners_px, points_m, lens)
     told = _start(views, points_m, lens, seen, guess)
     observability.require(views.arm, told, points_m, np.isfinite(views.corners_px[..., 0]))
     problem = _problem(views, points_m, told, LENS_SIGMA if lens_sigma is None else lens_sigma, free_lens)
     kept, fit = _fitted(problem)
     for index in np.flatnonzero(~kept):
-        left_out.append(Rejected(views.names[index], _why(problem, fit, index)))
+        left_out.append(Rejected(views.names[index], _why(problem, fit, int(index))))
     clean = problem._replace(views=views.take(np.flatnonzero(kept)))
     pixel_problem = clean._replace(free=observability.estimable(views.arm, lens=False), servo_noise=False)
     pixel = gls.solve(pixel_problem, fit.state, np.ones(len(clean.views.names)))
     fresh, more_left_out = (None, []) if held_out is None else _fresh(held_out, problem, fit)
-    errors = _held_out(clean, fit, pixel_problem, pixel, fresh)
+    errors = held_out_errors(clean, fit, pixel_problem, pixel, fresh)
     return _verdict(clean, fit, pixel_problem, pixel, errors, told.hand_eye, tuple(left_out + more_left_out))
-
-
-def _sorted(views: Views) -> Views:
-    """In an order that only depends on what was seen: the order of the images changes nothing, not even rounding."""
-    middle = np.array([np.nanmean(image, axis=0) if np.isfinite(image).any() else (np.nan, np.nan) for image in views.corners_px])
-    return views.take(np.lexsort(middle.reshape(-1, 2).T))
-
-
-def _gated(views: Views, points_m: Float64, lens: Float64) -> tuple[Views, list[Rejected]]:
-    """The images that show enough of the board, and show it as it is."""
-    count = np.isfinite(views.corners_px[..., 0]).sum(axis=1)
-    enough = count >= min(CORNERS_MIN, len(points_m))
-    left_out = [Rejected(views.names[i], f"shows {count[i]} corners, expected {CORNERS_MIN}") for i in np.flatnonzero(~enough)]
-    views = views.take(np.flatnonzero(enough))
-    _require_images(views, left_out)
-    found = closed_form.board_poses(views.corners_px, points_m, lens)
-    wrong = found.rms_px > max(LAYOUT_RMS_PX, 4.0 * float(np.median(found.rms_px)))
-    if np.median(found.rms_px) > LAYOUT_RMS_PX:
-        raise CalibrationError(
-            f"corners miss the board by {np.median(found.rms_px):.0f} px in most images, expected under 1 px: this is another board; "
-            "give the file that was printed with it, or swap rows and columns"
-        )
-    if found.mirrored.mean() > 0.5:
-        raise CalibrationError(
-            "the board is seen from behind, which cannot be: its ids run the wrong way; print it without mirroring, or count ids from the other side"
-        )
-    for index in np.flatnonzero(wrong | found.mirrored):
-        reason = "its ids run backwards" if found.mirrored[index] else f"its corners miss the board by {found.rms_px[index]:.1f} px"
-        left_out.append(Rejected(views.names[index], reason))
-    views = views.take(np.flatnonzero(~(wrong | found.mirrored)))
-    _require_images(views, left_out)
-    return views, left_out
-
-
-def _require_images(views: Views, left_out: list[Rejected]) -> None:
-    if len(views.names) < IMAGES_MIN:
-        why = f" ({left_out[0].name} {left_out[0].reason})" if left_out else ""
-        raise CalibrationError(
-            f"{len(views.names)} images can be used{why}, expected at least {IMAGES_MIN}, better 20; add poses that differ"
-        )
 
 
 def _start(views: Views, points_m: Float64, lens: Float64, seen: closed_form.BoardPoses, guess: Float64 | None) -> State:
@@ -195,7 +137,7 @@ def _fitted(problem: gls.Problem) -> tuple[NDArray[np.bool_], gls.Fit]:
 
 
 def _limit(problem: gls.Problem) -> float:
-    return float(chdtri(len(problem.views.arm.joint_names), REJECT_CHANCE))
+    return JOINTS_MISFIT[len(problem.views.arm.joint_names)]
 
 
 def _fits(problem: gls.Problem, fit: gls.Fit) -> NDArray[np.bool_]:
@@ -212,7 +154,7 @@ def _why(problem: gls.Problem, fit: gls.Fit, index: int) -> str:
 
 def _fresh(held_out: Views, problem: gls.Problem, fit: gls.Fit) -> tuple[Views, list[Rejected]]:
     """Held-out images in which the board is as it is in the others; they, too, may be spoilt, and are then named."""
-    views, left_out = _sorted(held_out), []
+    views, left_out = in_order(held_out), []
     count = np.isfinite(views.corners_px[..., 0]).sum(axis=1)
     good = count >= CORNERS_MIN
     left_out += [Rejected(views.names[i], f"shows {count[i]} corners, expected {CORNERS_MIN}") for i in np.flatnonzero(~good)]
@@ -226,51 +168,9 @@ def _fresh(held_out: Views, problem: gls.Problem, fit: gls.Fit) -> tuple[Views, 
     return views.take(np.flatnonzero(~gross)), left_out
 
 
-def plane_errors_m(state: State, views: Views, points_m: Float64) -> Float64:
-    """(n,) mean distance on the board's plane between its points and where an image's corners and the commanded joints put them."""
-    pose = transform_board_to_camera(state, views.arm)
-    image = rays(views.corners_px, state.lens)
-    direction = np.concatenate((image, np.ones((*image.shape[:2], 1))), axis=-1)
-    normal, origin = pose[:, :3, 2], pose[:, :3, 3]
-    far = np.einsum("ni,ni->n", normal, origin)[:, None] / np.einsum("nmi,ni->nm", direction, normal)
-    on_board = (direction * far[..., None] - origin[:, None]) @ pose[:, :3, :3]
-    return np.asarray(np.nanmean(np.linalg.norm(on_board - points_m, axis=-1), axis=1))
-
-
-def _held_out(clean: gls.Problem, fit: gls.Fit, pixel_problem: gls.Problem, pixel: gls.Fit, fresh: Views | None) -> HeldOut:
-    """Both methods' errors: on images of their own, or on each fifth from the other four."""
-    points, views = clean.points_m, clean.views
-    training = np.stack([plane_errors_m(one.state, views, points) for one in (fit, pixel)])
-    if fresh is not None:
-        return HeldOut(*(plane_errors_m(one.state, fresh, points) for one in (fit, pixel)), training)
-    both = np.empty((2, len(views.names)))
-    for fold in range(FOLDS):
-        out = np.flatnonzero(np.arange(len(views.names)) % FOLDS == fold)
-        rest = np.flatnonzero(np.arange(len(views.names)) % FOLDS != fold)
-        for row, (problem, whole) in enumerate(((clean, fit), (pixel_problem, pixel))):
-            part = gls.solve(problem._replace(views=views.take(rest)), whole.state, np.ones(len(rest)), whole.noise, estimate_noise=False)
-            both[row, out] = plane_errors_m(part.state, views.take(out), points)
-    return HeldOut(both[0], both[1], training)
-
-
 def _pixel_is_better(errors: HeldOut) -> bool:
     gain = errors.gls_m - errors.pixel_m
     return bool(gain.mean() > 2.0 * gain.std(ddof=1) / np.sqrt(len(gain)))
-
-
-def jackknife(problem: gls.Problem, fit: gls.Fit) -> Float64:
-    """Covariance (p, p) from what changes when each image is left out in turn, in one step each: it asks no model of the noise."""
-    matrices, right = gls.scores(problem, fit)
-    free = problem.free
-    total = matrices.sum(axis=0) + np.diag(1.0 / problem.prior_sigma[free] ** 2)
-    size = np.sqrt(np.diag(total))
-    scaled = (total - matrices) / np.outer(size, size)
-    steps = -np.linalg.solve(scaled, (right / size)[..., None])[..., 0] / size
-    steps -= steps.mean(axis=0)
-    count = len(steps)
-    covariance = np.zeros((len(free), len(free)))
-    covariance[np.ix_(free, free)] = (count - 1) / count * steps.T @ steps
-    return covariance
 
 
 def _size(covariance: Float64, columns: slice) -> float:
@@ -364,8 +264,3 @@ def describe(one: Estimate) -> str:
         f"{name[one.method]} is used: held-out error {median_mm[one.method]:.1f} mm (median of {len(one.held_out.gls_m)} images), "
         f"{name[other]} has {median_mm[other]:.1f} mm"
     )
-
-
-def indices(one: Views, names: tuple[str, ...]) -> Index:
-    """Where images with these names are."""
-    return np.flatnonzero(np.isin(one.names, names))

@@ -68,15 +68,13 @@ def unknowns(arm: Arm, state: State, points_m: Float64, seen: NDArray[np.bool_])
 def _sparse(vectors: Float64) -> Float64:
     """The same space by vectors that each have as few parts as elimination finds, since a sum of causes reads badly."""
     rows = vectors.copy()
-    done = 0
-    for _ in range(len(rows)):
+    for done in range(len(rows)):
         pivot = np.unravel_index(np.argmax(np.abs(rows[done:])), rows[done:].shape)
         row, column = int(pivot[0]) + done, int(pivot[1])
         rows[[done, row]] = rows[[row, done]]
         rows[done] /= rows[done, column]
         others = np.arange(len(rows)) != done
         rows[others] -= np.outer(rows[others, column], rows[done])
-        done += 1
     return rows
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from calibration import gls, observability
 from calibration.arm_model import CameraPlace, ServoArm, State, Views, predict, transform_board_to_camera
-from calibration.hand_eye import GOOD, IMAGES_MIN, LENS_SIGMA, NOISE, SCALE_SIGMA, SHIFT, TURN, ZERO_SIGMA_RAD
+from calibration.hand_eye import GOOD, LENS_SIGMA, NOISE, SCALE_SIGMA, SHIFT, TURN, ZERO_SIGMA_RAD
+from calibration.images import IMAGES_MIN
 from edge import robot
 from edge.errors import CalibrationError, UnreachableError
 from edge.kinematics import Mount, solve
@@ -108,7 +109,7 @@ def advise(scene: Scene, done_rad: Float64, candidates_rad: Float64, noise: gls.
 
 def approach_from(joints_rad: Float64) -> Float64:
     """(…, 5) where to stand before a pose, so that every joint comes to it from below."""
-    return joints_rad - APPROACH_RAD
+    return np.asarray(joints_rad - APPROACH_RAD)
 
 
 def _columns(scene: Scene) -> NDArray[np.bool_]:
