@@ -23,6 +23,7 @@ EM_STEPS = 3  # between two linearisations
 NOISE_PRIOR_WEIGHT = 2.0  # images that the noise expected beforehand counts for
 STEP_MIN = 1e-4  # of a standard deviation: the estimate stands
 NOISE_CHANGE_MIN = 2e-3  # share by which σ still changes in a round
+CORNER_MIN_PX = 0.05  # no detector is better on real pictures, and what the linear model leaves out is then smaller
 TAIL = 4.0  # degrees of freedom of Student's t, with which a first pass weighs whole images
 
 
@@ -172,6 +173,7 @@ def _noise_step(problem: Problem, at: _At, noise: Noise, weights: Float64) -> No
         (left**2).sum(axis=(1, 2)) + ((by_joint @ uncertain) * by_joint).sum(axis=(1, 2)) + ((rest @ covariance) * rest).sum(axis=(1, 2))
     )
     corner_px = float(np.sqrt((weights @ per_image + problem.noise.corner_px**2) / (weights @ linear.rows + 1.0)))
+    corner_px = max(corner_px, CORNER_MIN_PX)
     if not problem.servo_noise:
         return Noise(corner_px, noise.joint)
     groups = np.array(problem.views.arm.noise_groups)

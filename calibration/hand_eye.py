@@ -121,7 +121,7 @@ def _problem(views: Views, points_m: Float64, told: State, lens_sigma: Float64, 
 def _fitted(problem: gls.Problem) -> tuple[NDArray[np.bool_], gls.Fit]:
     """Which images fit, and the estimate from them."""
     fit = gls.solve(problem, problem.told)
-    kept = _fits(problem, fit)
+    kept = _fits(problem, fit, slack=2.0)  # Student's t with 4 degrees of freedom has twice the variance that its σ says
     for _ in range(5):
         if kept.mean() < KEPT_MIN:
             name = problem.views.names[int(np.argmin(kept))]
@@ -140,9 +140,9 @@ def _limit(problem: gls.Problem) -> float:
     return JOINTS_MISFIT[len(problem.views.arm.joint_names)]
 
 
-def _fits(problem: gls.Problem, fit: gls.Fit) -> NDArray[np.bool_]:
+def _fits(problem: gls.Problem, fit: gls.Fit, slack: float = 1.0) -> NDArray[np.bool_]:
     found = gls.misfit(problem, fit.state, fit.noise)
-    return np.asarray((found.joints <= _limit(problem)) & (found.corners <= CORNERS_RATIO))
+    return np.asarray((found.joints <= slack * _limit(problem)) & (found.corners <= slack * CORNERS_RATIO))
 
 
 def _why(problem: gls.Problem, fit: gls.Fit, index: int) -> str:
