@@ -49,9 +49,12 @@ def board_poses(corners_px: Float64, points_m: Float64, lens: Float64) -> BoardP
     image = rays(corners_px, lens)
     poses = np.stack([_from_homography(points_m[ok], xy[ok]) for ok, xy in zip(seen, image, strict=True)])
     mirrored = poses[:, 2, 2] < 0.0
-    rms_xy = np.zeros(len(poses))
+    ahead, rms_xy = poses, np.full(len(poses), np.inf)
     for _ in range(15):
-        poses, rms_xy = _refined(poses, points_m, image, seen)
+        further, reached = _refined(ahead, points_m, image, seen)
+        better = reached < rms_xy
+        poses, rms_xy = np.where(better[:, None, None], ahead, poses), np.where(better, reached, rms_xy)
+        ahead = np.where(better[:, None, None], further, poses)  # corners that fit nowhere may lead astray: then the best stays
     return BoardPoses(poses, rms_xy * float(np.mean(lens[:2])), mirrored)
 
 
@@ -87,7 +90,9 @@ def _refined(poses: Float64, points_m: Float64, image: Float64, seen: NDArray[np
     residual = np.where(seen[..., None], image - xy, 0.0)
     jacobian, flat = jacobian.reshape(len(poses), -1, 6), residual.reshape(len(poses), -1, 1)
     transposed = np.swapaxes(jacobian, 1, 2)
-    step = np.linalg.solve(transposed @ jacobian, transposed @ flat)[..., 0]
+    normal = transposed @ jacobian
+    ridge = 1e-12 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(6)
+    step = np.linalg.solve(normal + ridge, transposed @ flat)[..., 0]
     better = poses.copy()
     better[:, :3, :3] = rotations(step[:, :3]) @ poses[:, :3, :3]
     better[:, :3, 3] += step[:, 3:]
@@ -160,6 +165,11 @@ def start(flange: Float64, board_to_camera: Float64, points_m: Float64, guesses:
         best = min(best, park(*inside), key=lambda hand_eye: float(_apart(hand_eye, *inside, points_m)[1].mean()))
     board, apart_m = _apart(best, flange, board_to_camera, points_m)
     return HandEyeStart(best, board, apart_m)
+
+
+def agreement(hand_eye: Float64, flange: Float64, board_to_camera: Float64, points_m: Float64) -> Float64:
+    """(n,) how far each image's board lies from the middle one's, in metres."""
+    return _apart(hand_eye, flange, board_to_camera, points_m)[1]
 
 
 def _apart(hand_eye: Float64, flange: Float64, board_to_camera: Float64, points_m: Float64) -> tuple[Float64, Float64]:

@@ -14,7 +14,7 @@ from calibration import closed_form, gls, observability
 from calibration.arm_model import Arm, ServoArm, State, Views, inverse, state_names
 from calibration.held_out import HeldOut, held_out_errors, jackknife
 from calibration.images import CORNERS_MIN, Rejected, gated, in_order
-from edge.calibration import Check
+from edge.calibration import Check, HandEye, made
 from edge.errors import CalibrationError
 from edge.messages import Float64
 
@@ -253,6 +253,13 @@ def _warnings(
     if not 0.5 <= ratio <= 2.0:
         said.append(f"leaving out images moves the hand-eye {ratio:.1f} times as much as its σ says: trust the held-out error instead")
     return tuple(said)
+
+
+def part(one: Estimate, serial: str, by: str) -> HandEye:
+    """The calibration's part for a camera on the tool."""
+    kept = {name: value for name, value in one.sigma().items() if name.startswith("hand-eye")}
+    (a, b, c, x), (d, e, f, y), (g, h, i, z), _ = one.state.hand_eye.tolist()
+    return HandEye(serial, ((a, b, c, x), (d, e, f, y), (g, h, i, z), (0.0, 0.0, 0.0, 1.0)), made(by, sigma=kept, checks=one.checks))
 
 
 def describe(one: Estimate) -> str:
