@@ -87,7 +87,8 @@ def plan(scene: Scene, noise: gls.Noise = NOISE) -> Plan:
     Raises `CalibrationError` when the board lies where the arm cannot look at it.
     """
     draws = np.random.default_rng(0)
-    down, tilted = straight_down(scene, DOWN_CANDIDATES, draws), slanted(scene, TILTED_CANDIDATES, draws)
+    down = straight_down(scene, DOWN_CANDIDATES, draws)
+    tilted = slanted(scene, TILTED_CANDIDATES, draws) if len(down) else down
     if len(down) < DOWN + HELD_OUT or len(tilted) < TILTED:
         raise CalibrationError(
             f"{len(down)} poses straight down and {len(tilted)} tilted see the board, expected {DOWN + HELD_OUT} and {TILTED}; "
@@ -177,7 +178,7 @@ def slanted(scene: Scene, count: int, draws: np.random.Generator) -> Float64:
 def straight_down(scene: Scene, count: int, draws: np.random.Generator) -> Float64:
     """Commanded joints (≤ count, 5) that are safe and see most of the board with the tool straight down, as it is when it grasps."""
     found: list[Float64] = []
-    for _ in range(200 * count):
+    for _ in range(50 * count):
         x, y, z = draws.uniform((-0.07, 0.06, 0.03), (0.07, 0.17, 0.11))
         try:
             joints = np.array([solve(ToolPose(x, y, z, 0.0, draws.uniform(-np.pi, np.pi)), scene.mount)])

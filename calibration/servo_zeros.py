@@ -19,7 +19,8 @@ from edge.messages import Float64
 from edge.robot import JOINT_NAMES
 
 BETTER = 0.5  # another direction is believed when the boards then lie together that much closer
-ALIKE = 1.2  # as near as this to the best: the drawing of the camera mount decides
+ALIKE = 1.2  # as near as this to the best: the drawing of the camera mount decides, then how few are turned round
+QUARTER_RAD = np.radians(45.0)  # nearer to the drawing by less than this decides nothing
 
 
 def pivots_rad(bus: BusConfig) -> Float64:
@@ -42,7 +43,7 @@ def directions(views: Views, points_m: Float64, lens: Float64, pivots: Float64, 
     """Whether each joint turns as configured (1) or the other way (-1), by which the pictures agree best on one place of the board.
 
     Joints 2, 3 and 4 all reversed look like an arm turned by half a turn: of those that are alike, the one nearest to the drawing's
-    hand-eye `guess` (4, 4) is taken. Raises `CalibrationError` when no combination fits.
+    hand-eye `guess` (4, 4) is taken.
     """
     usable = np.flatnonzero(np.isfinite(views.corners_px[..., 0]).sum(axis=1) >= closed_form.CORNERS_MIN)
     views = views.take(usable)
@@ -55,10 +56,10 @@ def directions(views: Views, points_m: Float64, lens: Float64, pivots: Float64, 
         found = closed_form.agreement(hand_eye, inverse(flange) if arm.fixed_camera else flange, seen, points_m)
         tried[signs] = (float(np.median(found)), hand_eye)
     as_configured, best = tried[(1,) * 5][0], min(apart for apart, _ in tried.values())
-    if best > BETTER * as_configured:
-        return (1,) * 5
-    alike = [signs for signs, (apart, _) in tried.items() if apart <= ALIKE * best]
-    return min(alike, key=lambda signs: _turn_rad(tried[signs][1], guess))
+    limit = ALIKE * (best if best < BETTER * as_configured else as_configured)
+    alike = {signs: _turn_rad(hand_eye, guess) for signs, (apart, hand_eye) in tried.items() if apart <= limit}
+    nearest = min(alike.values())
+    return min((signs for signs, turn in alike.items() if turn < nearest + QUARTER_RAD), key=lambda signs: signs.count(-1))
 
 
 def _turn_rad(one: Float64, other: Float64) -> float:
