@@ -121,7 +121,7 @@ def plot(grid: Grid, path: Path) -> None:
     x, y = 1e3 * grid.commanded_in_table_m.T
     error_x, error_y = 1e3 * grid.errors_m().T
     size = np.hypot(error_x, error_y)
-    figure = Figure(figsize=(7.0, 6.0), layout="constrained")
+    figure = Figure(figsize=(8.5, 6.0), layout="constrained")
     axes = figure.add_subplot()
     top = max(1.0, float(size.max()))
     heat = axes.imshow(
@@ -130,7 +130,7 @@ def plot(grid: Grid, path: Path) -> None:
     axes.scatter(x, y, c=size, cmap="viridis", vmin=0.0, vmax=top, edgecolors="white", s=45, zorder=3)
     axes.quiver(x, y, error_x, error_y, angles="xy", scale_units="xy", scale=0.2, color="white", width=0.004, zorder=4)
     figure.colorbar(heat, ax=axes, label="error, mm")
-    axes.set(xlabel="x on the table, mm (right)", ylabel="y on the table, mm (away from the base)")
+    axes.set(xlabel="x on the table, mm (right); arrows are 5 times as long as the error", ylabel="y on the table, mm (away from the base)")
     axes.set_title(
         f"Sent against measured by {grid.by}: median {told.median_mm:.1f}, 95 % {told.most_mm:.1f}, max {told.max_mm:.1f} mm\n"
         f"shift ({told.shift_mm[0]:+.1f}, {told.shift_mm[1]:+.1f}) mm, turn {told.turn_deg:+.1f}°, without both {told.left_mm:.1f} mm",
@@ -139,7 +139,7 @@ def plot(grid: Grid, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-MARGIN_MM = 10.0
+MARGIN_MM = 25.0  # room for arrows
 
 
 def _extent(x_mm: Float64, y_mm: Float64) -> tuple[float, float, float, float]:

@@ -5,6 +5,7 @@ candidates. Straight-down poses alone leave the camera's height open; tilted one
 works (a study: 3–9 mm instead of 2). All poses are reached from the same side, so that backlash is the same in all of them.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -178,17 +179,12 @@ def slanted(scene: Scene, count: int, draws: np.random.Generator) -> Float64:
 def straight_down(scene: Scene, count: int, draws: np.random.Generator) -> Float64:
     """Commanded joints (≤ count, 5) that are safe and see most of the board with the tool straight down, as it is when it grasps."""
     found: list[Float64] = []
-    for _ in range(50 * count):
-        x, y, z = draws.uniform((-0.07, 0.06, 0.03), (0.07, 0.17, 0.11))
-        try:
-            joints = np.array([solve(ToolPose(x, y, z, 0.0, draws.uniform(-np.pi, np.pi)), scene.mount)])
-        except UnreachableError:
-            continue
-        if is_safe(scene, joints)[0] and sees_board(scene, joints)[0]:
-            found.append(joints[0])
-        if len(found) == count:
-            break
-    return np.array(found).reshape(-1, 5)
+    for x, y, z, yaw in draws.uniform((-0.07, 0.06, 0.03, -np.pi), (0.07, 0.17, 0.11, np.pi), (50 * count, 4)).tolist():
+        with suppress(UnreachableError):
+            found.append(np.array(solve(ToolPose(x, y, z, 0.0, yaw), scene.mount)))
+    joints = np.array(found).reshape(-1, 5)
+    joints = joints[is_safe(scene, joints)]
+    return joints[sees_board(scene, joints)][:count]
 
 
 def is_safe(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from calibration import plan_poses
 from calibration.arm_model import CameraPlace, ServoArm, State, Views, moved, predict, rotation
 from edge.kinematics import Mount
 from edge.messages import Float64
+from edge.robot import WRIST_TO_TOOL_M
 
 MOUNT = Mount(0.388, True)
 # A RealSense colour stream of 640 × 480: factory focal lengths of such cameras lie about 610 (D435); no distortion is reported.
@@ -83,6 +84,12 @@ class Robot(NamedTuple):
             hand_eye = roll @ hand_eye
         if self.camera == "fixed":
             board = roll @ board
+        if self.camera == "before_joint5":
+            bend = np.eye(4)  # about joint 4's axis, −x, which lies behind the tool
+            bend[:3, :3] = rotation(np.array([-zeros[3], 0.0, 0.0]))
+            behind = np.array([0.0, 0.0, -WRIST_TO_TOOL_M])
+            bend[:3, 3] = behind - bend[:3, :3] @ behind
+            hand_eye, zeros[3], scales[4] = bend @ hand_eye, 0.0, 0.0
         zeros[4] = 0.0
         return State(hand_eye, board, zeros, scales, self.truth.lens)
 

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration import closed_form, gls, hand_eye, observability, posed, simulated_arm
-from calibration.arm_model import PosedArm, ServoArm, State, inverse, rotation
+from calibration import closed_form, gls, hand_eye, observability, plan_poses, posed, simulated_arm
+from calibration.arm_model import PosedArm, ServoArm, State, inverse, moved, rotation
 from calibration.simulated_arm import LENS, POINTS_M
 from edge import calibration
 from edge.errors import CalibrationError
@@ -67,6 +67,39 @@ def test_neither_the_order_of_the_images_nor_draws_made_elsewhere_change_anythin
     np.testing.assert_array_equal(found.state.hand_eye, calibrated.found.state.hand_eye)
     np.testing.assert_array_equal(found.covariance, calibrated.found.covariance)
     assert found.rejected == calibrated.found.rejected
+
+
+def test_a_camera_before_joint_5_is_calibrated_and_tells_nothing_of_joint_5():
+    draws = np.random.default_rng(0)
+    robot = simulated_arm.robot(draws, simulated_arm.Errors(), "before_joint5")
+    scene = simulated_arm.SCENE._replace(camera="before_joint5")
+    joints = np.vstack((plan_poses.straight_down(scene, 6, draws), plan_poses.slanted(scene, 18, draws)))
+    views = simulated_arm.take_pictures(robot, joints, draws)
+    found = _estimate(views, guess=simulated_arm.CAMERA_ON_TOOL)
+    shift_m, turn_deg = _apart(found.gls.state.hand_eye, robot.in_gauge().hand_eye)
+    assert shift_m < 1e-3
+    assert turn_deg < 0.3
+    assert not {"zero joint4, deg", "zero joint5, deg", "scale joint5, %"} & set(found.sigma())
+
+
+def test_a_fixed_camera_sees_the_board_that_the_tool_holds():
+    draws = np.random.default_rng(1)
+    middle = np.array([[0.2, 0.4, 0.6, 0.5, 0.3]])
+    tool = ServoArm(middle, simulated_arm.MOUNT, "fixed").chain(np.zeros(5), np.zeros(5)).transform_flange_to_table[0]
+    board, seen = np.eye(4), np.eye(4)
+    board[:3, 3], seen[:3, 3] = (-0.06, -0.04, 0.02), (-0.06, -0.04, 0.4)
+    told = State(tool @ board @ inverse(seen), board, np.zeros(5), np.zeros(5), LENS)
+    step = np.concatenate((draws.normal(0, 0.01, 12), draws.normal(0, 0.03, 5), draws.normal(0, 0.01, 5), np.zeros(6)))
+    robot = simulated_arm.Robot(moved(told, step, 5), np.zeros(5), simulated_arm.Errors(), "fixed")
+    joints = middle + draws.uniform(-0.5, 0.5, (80, 5))
+    views = simulated_arm.take_pictures(robot, joints, draws)
+    views = views.take(np.flatnonzero(np.isfinite(views.corners_px[..., 0]).all(axis=1))[:20])
+    found = _estimate(views)
+    shift_m, turn_deg = _apart(found.gls.state.hand_eye, robot.in_gauge().hand_eye)
+    assert shift_m < 4e-3
+    assert turn_deg < 0.5
+    sigma = found.sigma()
+    assert shift_m < 3e-3 * np.linalg.norm([sigma[f"hand-eye {axis}, mm"] for axis in "xyz"])
 
 
 def _solved(views, points_m, start, noise=hand_eye.NOISE):
