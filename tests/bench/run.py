@@ -1,6 +1,6 @@
 """Measures speed and accuracy beside the peers, in one run on one core; figures and bars, no verdict. About ten minutes.
 
-python tests/bench/run.py [--json FILE] [--loop-s SECONDS]
+python tests/bench/run.py [--json FILE] [--loop-s SECONDS] [--calibration-trials N]
 """
 
 import argparse
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -23,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure speed and accuracy beside the peers.")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--loop-s", type=float, default=60.0, help="seconds that each control loop runs; beside hogs a third of it (60)")
+    parser.add_argument("--calibration-trials", type=int, default=20, help="simulated arms that are calibrated in each row (20)")
     arguments = parser.parse_args()
     path: Path | None = arguments.json
     with quiet():
@@ -31,6 +33,7 @@ def main() -> None:
         import decision
         import depth_filters
         import environment
+        import hand_eye
         import ik
         import loop
         import nack
@@ -65,12 +68,16 @@ def main() -> None:
             "the wire": wire.bench,
             "tools": tools.bench,
             "cuts while writing": cuts.bench,
+            "hand-eye by method": lambda: hand_eye.bench_methods(arguments.calibration_trials, status.update),
+            "arms with errors": lambda: hand_eye.bench_errors(arguments.calibration_trials, status.update),
+            "others' arms": lambda: hand_eye.bench_others(status.update),
             "the loop's pace": lambda: loop.bench_pace(arguments.loop_s),
             "the loop beside hogs": lambda: loop.bench_hogs(arguments.loop_s / 3.0),
         }
         for number, (name, measure) in enumerate(steps.items(), start=1):
             status.update(f"{number} of {len(steps)}: {name} …")
-            with quiet():
+            # The calibrations take minutes and say how many are left; nothing in them prints from C.
+            with nullcontext() if name in ("hand-eye by method", "arms with errors", "others' arms") else quiet():
                 result = measure()
             if result is not None:
                 console.print(result.table(), "")

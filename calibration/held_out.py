@@ -1,0 +1,74 @@
+"""How good an estimate is on images that it did not see, and how far it moves when images are left out."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from calibration import gls
+from calibration.arm_model import State, Views, transform_board_to_camera
+from calibration.lens import rays
+from edge.messages import Float64
+
+FOLDS = 5
+
+
+class HeldOut(NamedTuple):
+    """Errors on images that the estimate did not see: mean distance of the corners on the board's plane, per image."""
+
+    gls_m: Float64  # (n,)
+    pixel_m: Float64  # (n,)
+    training_m: Float64  # of what was used, on the images that it did see
+
+
+def plane_errors_m(state: State, views: Views, points_m: Float64) -> Float64:
+    """(n,) mean distance on the board's plane between its points and where an image's corners and the commanded joints put them."""
+    distances = _on_plane_m(state, views, points_m)
+    return np.asarray(np.nanmean(distances, axis=1))
+
+
+def plane_distances_m(state: State, views: Views, points_m: Float64) -> Float64:
+    """The same distances of all corners that were seen, one by one."""
+    distances = _on_plane_m(state, views, points_m)
+    return np.asarray(distances[np.isfinite(distances)])
+
+
+def _on_plane_m(state: State, views: Views, points_m: Float64) -> Float64:
+    """(n, m), NaN where a corner was not seen."""
+    pose = transform_board_to_camera(state, views.arm)
+    image = rays(views.corners_px, state.lens)
+    direction = np.concatenate((image, np.ones((*image.shape[:2], 1))), axis=-1)
+    normal, origin = pose[:, :3, 2], pose[:, :3, 3]
+    far = np.einsum("ni,ni->n", normal, origin)[:, None] / np.einsum("nmi,ni->nm", direction, normal)
+    on_board = (direction * far[..., None] - origin[:, None]) @ pose[:, :3, :3]
+    return np.asarray(np.linalg.norm(on_board - points_m, axis=-1))
+
+
+def held_out_errors(clean: gls.Problem, fit: gls.Fit, pixel_problem: gls.Problem, pixel: gls.Fit, fresh: Views | None) -> HeldOut:
+    """Both methods' errors: on images of their own, or on each fifth from the other four."""
+    points, views = clean.points_m, clean.views
+    training = np.stack([plane_errors_m(one.state, views, points) for one in (fit, pixel)])
+    if fresh is not None:
+        return HeldOut(plane_errors_m(fit.state, fresh, points), plane_errors_m(pixel.state, fresh, points), training)
+    both = np.empty((2, len(views.names)))
+    for fold in range(FOLDS):
+        out = np.flatnonzero(np.arange(len(views.names)) % FOLDS == fold)
+        rest = np.flatnonzero(np.arange(len(views.names)) % FOLDS != fold)
+        for row, (problem, whole) in enumerate(((clean, fit), (pixel_problem, pixel))):
+            part = gls.solve(problem._replace(views=views.take(rest)), whole.state, np.ones(len(rest)), whole.noise, estimate_noise=False)
+            both[row, out] = plane_errors_m(part.state, views.take(out), points)
+    return HeldOut(both[0], both[1], training)
+
+
+def jackknife(problem: gls.Problem, fit: gls.Fit) -> Float64:
+    """Covariance (p, p) from what changes when each image is left out in turn, in one step each: it asks no model of the noise."""
+    matrices, right = gls.scores(problem, fit)
+    free = problem.free
+    total = matrices.sum(axis=0) + np.diag(1.0 / problem.prior_sigma[free] ** 2)
+    size = np.sqrt(np.diag(total))
+    scaled = (total - matrices) / np.outer(size, size)
+    steps = -np.linalg.solve(scaled, (right / size)[..., None])[..., 0] / size
+    steps -= steps.mean(axis=0)
+    count = len(steps)
+    covariance = np.zeros((len(free), len(free)))
+    covariance[np.ix_(free, free)] = (count - 1) / count * steps.T @ steps
+    return covariance
