@@ -77,7 +77,7 @@ def test_a_camera_before_joint_5_is_calibrated_and_tells_nothing_of_joint_5():
     views = simulated_arm.take_pictures(robot, joints, draws)
     found = _estimate(views, guess=simulated_arm.CAMERA_ON_TOOL)
     shift_m, turn_deg = _apart(found.gls.state.hand_eye, robot.in_gauge().hand_eye)
-    assert shift_m < 1e-3
+    assert shift_m < 2e-3
     assert turn_deg < 0.3
     assert not {"zero joint4, deg", "zero joint5, deg", "scale joint5, %"} & set(found.sigma())
 
