@@ -20,9 +20,10 @@ from firmware_tools.versions import PREFIX, Versions
 UNIT, RECOVERY, UNDO = "dofbot-grasp.service", "dofbot-grasp-recover.service", "dofbot-grasp-undo.service"
 BACKUP = ".before-dofbot-grasp"
 I2C_HZ = 400_000  # the PCA9685's fast mode: 0.6 ms for six channels instead of 2.3 ms
+I2C_MARK = "# dofbot-grasp: the servo bus"
 I2C_LINES = f"""
 [all]
-# dofbot-grasp: the servo bus, at 400 kHz. What this file was before is in config.txt{BACKUP}
+{I2C_MARK}, at 400 kHz. What this file was before is in config.txt{BACKUP}
 dtparam=i2c_arm=on,i2c_arm_baudrate={I2C_HZ}
 """
 HOMES = ("/home", "/root", "/run/user")  # what ProtectHome hides from the service
@@ -103,6 +104,7 @@ def with_i2c(text: str) -> str:
     """A Raspberry Pi's config.txt with the I2C bus on at 400 kHz; as it was where it says so already. No line of it is lost.
 
     Later lines win there, and a filter such as `[pi4]` makes some hold for one board only: so ours go to the end, under `[all]`.
+    Who gives another speed after ours has a reason: it stays.
     """
     section, is_on, speed = "all", False, False
     for line in text.splitlines():
@@ -113,7 +115,7 @@ def with_i2c(text: str) -> str:
                 speed = value == str(I2C_HZ) and section == "all"
             else:
                 is_on = value in ("on", "true", "yes", "1") and section == "all"
-    return text if is_on and speed else text.rstrip("\n") + "\n" + I2C_LINES
+    return text if is_on and (speed or I2C_MARK in text) else text.rstrip("\n") + "\n" + I2C_LINES
 
 
 def find_python(root: Path, version: str) -> Path | None:

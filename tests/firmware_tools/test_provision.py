@@ -45,6 +45,12 @@ def test_it_is_left_alone_where_it_says_so_already() -> None:
     assert with_i2c(text) == text
 
 
+def test_a_slower_bus_that_a_person_asked_for_after_ours_stays() -> None:
+    text = with_i2c("") + "dtparam=i2c_arm_baudrate=100000\n"
+    assert with_i2c(text) == text
+    assert i2c_of(with_i2c(text + "dtparam=i2c_arm=off\n"), "pi5") == ("on", "400000")
+
+
 @pytest.fixture
 def robot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Robot:
     robot = Robot(tmp_path)
