@@ -174,7 +174,7 @@ CAMERA = (
         Follows.NOTHING,
         0.5,
         facts="residual > 3 px in 5 frames: HOLD ≤ 500 ms",
-        why="needs the check of the calibration",
+        why="only before a run: dofbot calibrate check; the loop gets no picture of a marker",
         drivers=NEITHER,
     ),
 )

@@ -34,7 +34,8 @@ def _goes_on(robot: Robot, row: Row, fault: Delivered) -> float:
     assert not robot.has_said("HOLD"), robot.journal
     gaps_s = trace.gaps_s([sent for sent in robot.trace(fault.at_s) if sent.at_s < until_s])
     # Two fewer: gaps lie between set points, and the window opens and shuts anywhere in a tick.
-    assert len(gaps_s) >= 0.9 * (until_s - fault.at_s) / TICK_S - 2, f"{len(gaps_s)} set points in {until_s - fault.at_s:.2f} s\n{robot.journal}"
+    wanted = 0.9 * (until_s - fault.at_s) / TICK_S - 2
+    assert len(gaps_s) >= wanted, f"{len(gaps_s)} gaps, expected at least {wanted:.1f}\n{robot.journal}"
     return max(gaps_s) - TICK_S
 
 
