@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         help="Measure this robot, step by step: board, intrinsics, depth, block; check whether it still holds.", no_args_is_help=True
     )
-    epilog = "Exit codes: 0 done, 2 wrong options or files, 6 refused: the reason is said, and nothing was written."
+    epilog = "Exit codes: 0 done, 2 wrong options or files, 9 refused: the reason is said, and nothing was written."
     for step in (board, ruler, intrinsics, depth, block):
         group.command(epilog=epilog)(step)
     group.command(epilog="Exit codes: 0 where it was, 1 the camera has moved, 2 cannot say: the reason is said.")(check)
