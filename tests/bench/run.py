@@ -1,6 +1,6 @@
-"""Measures speed and accuracy beside the peers, in one run on one core; figures and bars, no verdict. About ten minutes.
+"""Measures speed and accuracy beside the peers, in one run on one core; figures and bars, no verdict. About twenty minutes.
 
-python tests/bench/run.py [--json FILE] [--loop-s SECONDS] [--calibration-trials N]
+python tests/bench/run.py [NAME …] [--json FILE] [--loop-s SECONDS] [--calibration-trials N]
 """
 
 import argparse
@@ -22,6 +22,7 @@ from trainer.quiet import quiet
 def main() -> None:
     """Run every bench, show its table as soon as it is there, write the figures if asked."""
     parser = argparse.ArgumentParser(description="Measure speed and accuracy beside the peers.")
+    parser.add_argument("only", nargs="*", metavar="NAME", help="measure what has this in its name, 'wire' for one; without, everything")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--loop-s", type=float, default=60.0, help="seconds that each control loop runs; beside hogs a third of it (60)")
     parser.add_argument("--calibration-trials", type=int, default=20, help="simulated arms that are calibrated in each row (20)")
@@ -74,8 +75,9 @@ def main() -> None:
             "the loop's pace": lambda: loop.bench_pace(arguments.loop_s),
             "the loop beside hogs": lambda: loop.bench_hogs(arguments.loop_s / 3.0),
         }
-        for number, (name, measure) in enumerate(steps.items(), start=1):
-            status.update(f"{number} of {len(steps)}: {name} …")
+        wanted = {name: step for name, step in steps.items() if name == "a policy" or _is_wanted(name, arguments.only)}
+        for number, (name, measure) in enumerate(wanted.items(), start=1):
+            status.update(f"{number} of {len(wanted)}: {name} …")
             # The calibrations take minutes and say how many are left; nothing in them prints from C.
             with nullcontext() if name in ("hand-eye by method", "arms with errors", "others' arms") else quiet():
                 result = measure()
@@ -85,6 +87,10 @@ def main() -> None:
     console.print(f"{time.monotonic() - began_s:.0f} s in all")
     if path:
         path.write_text(json.dumps({"load_average": busy, "benches": results}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _is_wanted(name: str, only: list[str]) -> bool:
+    return not only or any(part in name for part in only)
 
 
 if __name__ == "__main__":
