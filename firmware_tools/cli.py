@@ -1,13 +1,15 @@
 """The verbs around the robot, as `dofbot --help` lists them; `edge/__main__.py` takes the short way to `release`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge import config as configuration
 from firmware_tools import finding, servo_cli
 from firmware_tools import release as releasing
+
+if TYPE_CHECKING:
+    from edge.config import Config
 
 EXIT_FAILED = 1
 
@@ -79,7 +81,9 @@ def bus_budget(
     raise typer.Exit(1 if row and row.problem else 0)
 
 
-def _settings(config: Path | None) -> configuration.Config:
+def _settings(config: Path | None) -> "Config":
+    from edge import config as configuration
+
     return configuration.load(config) if config else configuration.Config()
 
 

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from edge import config as configuration
-from edge.config import Config
 from edge.errors import BusError, ConfigError
 from edge.robot import JOINT_NAMES
 
 if TYPE_CHECKING:
+    from edge.config import Config
     from firmware_tools.servo import Moved
 
 Joint = Annotated[str, typer.Argument(help=f"Which: {', '.join(JOINT_NAMES)}, or 1…6 from the base up.")]
@@ -180,10 +179,11 @@ def _index(joint: str) -> int:
     return names[joint]
 
 
-def _settings(path: Path | None) -> Config:
+def _settings(path: Path | None) -> "Config":
+    from edge import config as configuration
     from firmware_tools.robot_file import calibrated
 
-    return calibrated(configuration.load(path) if path else Config())
+    return calibrated(configuration.load(path) if path else configuration.Config())
 
 
 def _finish(result: msgspec.Struct, as_json: bool) -> None:
