@@ -27,6 +27,7 @@ EXTRAS = {
     **dict.fromkeys(("adafruit_servokit", "smbus2"), "servo"),
     "pyrealsense2": "pi",
     **dict.fromkeys(("cv2", "fpdf", "scipy"), "calibration"),
+    "zstandard": "deploy",
     **dict.fromkeys(("PIL", "gymnasium", "matplotlib", "numba", "pybullet"), "sim"),
     **dict.fromkeys(("onnx", "stable_baselines3", "tensorboard", "torch"), "trainer"),
 }

@@ -6,13 +6,13 @@ register that tells a reset from anything else: it is found by the silence of th
 
 import logging
 from collections.abc import Sequence
-from fcntl import ioctl
 from typing import Any, NamedTuple
 
 from edge.board_counts import command_from_counts, counts
 from edge.clock import Clock, MonotonicClock
 from edge.config import BusConfig
 from edge.errors import BusError, MissingExtraError
+from edge.i2c_adapter import ask_for_haste
 from edge.i2c_time import Exchange, WireTime, on_the_wire
 from edge.lease import check_lease
 from edge.messages import JointCommand
@@ -33,7 +33,6 @@ OFF_WAY_RAW = 60.0  # 5°: further than sag, overshoot and noise; nearer than wh
 BAD_MAX = 5  # read-backs in a row: 0.1 s
 RELEASE_ATTEMPTS = 3
 RESTARTED_AFTER_S = 0.15  # of silence the board may have restarted, torque gone: PRAC waits 200 ms for it
-I2C_RETRIES, I2C_TIMEOUT = 0x0701, 0x0702  # <linux/i2c-dev.h>; the time-out is in units of 10 ms
 
 _log = logging.getLogger(__name__)
 
@@ -302,11 +301,10 @@ def _import_smbus2() -> Any:
 
 
 def _open_smbus(number: int) -> Any:
-    """`/dev/i2c-N` with a time-out of 10 ms instead of the kernel's 1 s, which is fifty ticks; raises `BusError`."""
+    """`/dev/i2c-N`, which answers in time; raises `BusError`."""
     try:
         bus = _import_smbus2().SMBus(number)
-        ioctl(bus.fd, I2C_TIMEOUT, 1)
-        ioctl(bus.fd, I2C_RETRIES, 0)  # who calls knows how much time is left
+        ask_for_haste(bus.fd)
     except OSError as error:
         raise BusError(
             f"servo bus: /dev/i2c-{number} does not open ({error.strerror}), expected an I2C bus; switch I2C on and join the group i2c, "

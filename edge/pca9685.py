@@ -14,6 +14,7 @@ from typing import Any
 
 from edge.config import BusConfig, ServoConfig
 from edge.errors import BusError, MissingExtraError
+from edge.i2c_adapter import ask_for_haste
 from edge.i2c_time import Exchange, WireTime, on_the_wire
 from edge.lease import check_lease
 from edge.messages import JointCommand
@@ -196,11 +197,16 @@ def _import_servokit(injected: bool) -> Any:
 
 
 def _board_i2c() -> Any:
-    """The I2C bus of this machine; raises `BusError` where there is none."""
+    """The I2C bus of this machine, which answers in time; raises `BusError` where there is none."""
     board = importlib.import_module("board")
     if not hasattr(board, "I2C"):
         raise BusError("servo bus: this machine has no I2C bus, expected a Raspberry Pi; run it there, or set bus.i2c = 'emulated'")
-    return board.I2C()
+    i2c = board.I2C()
+    try:
+        ask_for_haste(i2c._i2c._i2c_bus._device.fileno())  # Blinka 10's way to the file has no public name
+    except (AttributeError, OSError) as error:
+        _log.warning("the I2C bus keeps the kernel's time-out of 1 s (%s); a stuck wire holds up the release by as much", error)
+    return i2c
 
 
 def _first_line(error: Exception) -> str:

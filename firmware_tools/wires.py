@@ -1,11 +1,10 @@
 """An I2C bus as the tools ask it: who is there, and what is in this register. On `/dev/i2c-N`, or emulated."""
 
 import errno
-from fcntl import ioctl
 from typing import Any
 
-from edge.dofbot_board import I2C_RETRIES, I2C_TIMEOUT
 from edge.errors import BusError, MissingExtraError
+from edge.i2c_adapter import ask_for_haste
 from firmware_tools.machine import Machine
 
 FIRST, LAST = 0x08, 0x77  # outside are reserved addresses
@@ -74,8 +73,7 @@ def open_wires(machine: Machine, path: str) -> Wires:
     smbus2 = _smbus2()
     try:
         bus = smbus2.SMBus(str(machine.at(path)))
-        ioctl(bus.fd, I2C_TIMEOUT, 1)
-        ioctl(bus.fd, I2C_RETRIES, 0)
+        ask_for_haste(bus.fd)
     except OSError as error:
         remedy = JOIN_I2C if error.errno == errno.EACCES else ENABLE_I2C
         raise BusError(f"{path} does not open ({error.strerror}), expected an I2C bus that you may use; {remedy}") from error

@@ -270,7 +270,7 @@ def test_a_real_bus_gets_a_time_out_of_10_ms_and_is_given_back(monkeypatch: pyte
     rig = Rig()
     fake = SimpleNamespace(SMBus=lambda number: calls.append(number) or Bus(rig.i2c), i2c_msg=__import__("smbus2").i2c_msg)
     monkeypatch.setattr("edge.dofbot_board._import_smbus2", lambda: fake)
-    monkeypatch.setattr("edge.dofbot_board.ioctl", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("edge.i2c_adapter.ioctl", lambda *arguments: calls.append(arguments))
     bus = DofbotBoardBus(CONFIG, clock=rig.clock)
     bus.open()
     bus.close()

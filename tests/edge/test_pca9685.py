@@ -324,8 +324,13 @@ def test_a_machine_that_blinka_does_not_know_is_one_sentence(i2c: FlakyI2C, monk
 
 def test_the_boards_own_bus_is_taken_at_open_and_given_back(chip: Pca9685Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     given_back = []
+    device = SimpleNamespace(fileno=lambda: 7)
+    calls: list[object] = []
+    monkeypatch.setattr("edge.i2c_adapter.ioctl", lambda *arguments: calls.append(arguments))
 
     class BoardI2C(EmulatedI2C):
+        _i2c = SimpleNamespace(_i2c_bus=SimpleNamespace(_device=device))  # as in Blinka 10
+
         def deinit(self) -> None:
             given_back.append(all_off(chip))
 
@@ -336,6 +341,17 @@ def test_the_boards_own_bus_is_taken_at_open_and_given_back(chip: Pca9685Emulato
     bus.close()
     bus.close()
     assert given_back == [True]
+    assert calls == [(7, 0x0702, 1), (7, 0x0701, 0)]  # a time-out of 10 ms, no retries
+
+
+def test_a_bus_that_keeps_the_kernels_time_out_says_so_and_works(
+    chip: Pca9685Emulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "board", SimpleNamespace(I2C=lambda: EmulatedI2C({ADDRESS: chip})))
+    bus = Pca9685Bus(CONFIG)
+    bus.open()
+    bus.write(STRAIGHT)
+    assert "time-out of 1 s" in caplog.text
 
 
 def test_a_machine_without_i2c_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
