@@ -95,7 +95,9 @@ def test_a_configuration_that_is_there_is_kept(robot: Robot) -> None:
 
 
 def test_the_default_configuration_is_one(tmp_path: Path) -> None:
-    assert config.load(FOLDER / "config.toml").run.policy == "/opt/dofbot-grasp/current/policy.onnx"
+    found = config.load(FOLDER / "config.toml")
+    assert found.run.policy == "/opt/dofbot-grasp/current/policy.onnx"
+    assert (found.bus.i2c, found.camera.driver) == ("board", "realsense")  # nothing of a robot's is simulated
 
 
 def test_a_python_that_the_sandbox_hides_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
