@@ -50,7 +50,7 @@ def description(board: Board) -> tuple[str, str]:
         ids = [one.id for one in board.markers]
         name = "table grid" if board.table_origin_m else "block markers" if ids[0] == BLOCK_IDS[0] else "ArUco board"
         what = f"dofbot-grasp {name}: markers of {board.markers[0].size_m * 1e3:g} mm, ids {ids[0]} to {ids[-1]}, {board.dictionary}"
-    how = f"Print at 100 %, glue flat. Measure both {RULER_MM:g} mm rulers, end mark to end mark, and give them as --ruler-mm X Y."
+    how = f"Print at 100 %, glue flat. Measure both {RULER_MM:g} mm rulers, end mark to end mark, and tell them: dofbot calibrate ruler."
     return what, how
 
 

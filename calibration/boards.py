@@ -52,9 +52,8 @@ class _Printed(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def scale(self) -> Float64:
         """(2,) true over drawn length along x and y; raises `CalibrationError` where the rulers were not measured."""
         if self.ruler_mm is None:
-            raise CalibrationError(
-                "the board's rulers are not measured, and no image tells how large it is; measure both on the paper and give --ruler-mm X Y"
-            )
+            remedy = "measure both on the paper and give them: dofbot calibrate ruler, or --ruler-mm X Y"
+            raise CalibrationError(f"the board's rulers are not measured, and no image tells how large it is; {remedy}")
         return np.array(self.ruler_mm) / RULER_MM
 
 

@@ -1,22 +1,20 @@
 """`dofbot calibrate …`: print a board, then measure lens, block and depth with it; each result goes into one file, or is refused."""
 
 import enum
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
+from calibration.steps import board_of, depth_image, lens_of, look_at, markers_of, pose_of, print_json, write_part
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
-    from calibration.boards import Board, MarkerBoard
+    from calibration.boards import Board
     from calibration.intrinsics import Calibrated
     from calibration.session import Session
     from calibration.verdict import Figure
-    from edge.calibration import Calibration
 
 EXIT_MOVED, EXIT_CANNOT_SAY = 1, 2
 POLL_S = 0.5
@@ -56,7 +54,7 @@ def register(app: typer.Typer) -> None:
         help="Measure this robot, step by step: board, intrinsics, depth, block; check whether it still holds.", no_args_is_help=True
     )
     epilog = "Exit codes: 0 done, 2 wrong options or files, 6 refused: the reason is said, and nothing was written."
-    for step in (board, intrinsics, depth, block):
+    for step in (board, ruler, intrinsics, depth, block):
         group.command(epilog=epilog)(step)
     group.command(epilog="Exit codes: 0 where it was, 1 the camera has moved, 2 cannot say: the reason is said.")(check)
     app.add_typer(group, name="calibrate")
@@ -94,9 +92,23 @@ def board(
     description = out.with_suffix(".json")
     boards.save(description, drawn)
     if as_json:
-        return _print_json({"pdf": str(out), "board": str(description), "what": board_pdf.description(drawn)[0]})
+        return print_json({"pdf": str(out), "board": str(description), "what": board_pdf.description(drawn)[0]})
     typer.echo(f"{out}: {board_pdf.description(drawn)[0]}")
-    typer.echo(f"{description}: for the next steps, with --ruler-mm X Y once you have measured the print")
+    typer.echo(f"{description}: for the next steps; measure the print first: dofbot calibrate ruler")
+    return None
+
+
+def ruler(
+    board: Annotated[Path, typer.Argument(help="The JSON that was written beside the board's PDF.")],
+    x_mm: Annotated[float, typer.Argument(help="Measured length of the ruler along x, from end mark to end mark.")],
+    y_mm: Annotated[float, typer.Argument(help="The same along y.")],
+    as_json: AsJson = False,
+) -> None:
+    """Keep how long a print's rulers came out, for every later step: 100.4 instead of 100 makes all it measures 0.4 % longer."""
+    scale = board_of(board, (x_mm, y_mm)).scale
+    if as_json:
+        return print_json({"board": str(board), "ruler_mm": [x_mm, y_mm]})
+    typer.echo(f"{board}: {scale[0] - 1.0:+.2%} along x, {scale[1] - 1.0:+.2%} along y")
     return None
 
 
@@ -125,11 +137,11 @@ def intrinsics(
     from calibration import report as reports
     from calibration import verdict
 
-    drawn = _board(board, ruler_mm)
+    drawn = board_of(board, ruler_mm)
     drawn.scale  # noqa: B018 - raises at once where the rulers were not measured, not after a minute
     while True:
         try:
-            session = _look(images, drawn, quiet=as_json)
+            session = look_at(images, drawn, quiet=as_json)
             found, judged = _lens_from(session, drawn, factory, quiet=as_json)
         except (CalibrationError, ConfigError) as error:
             if not watch:
@@ -140,11 +152,14 @@ def intrinsics(
                 break
         _wait_for_images(images)
     if report:
-        reports.write(report, found, judged, session, images, drawn)
+        try:
+            reports.write(report, found, judged, session, images, drawn)
+        except OSError as error:
+            raise ConfigError(f"--report {report} cannot be written ({error.strerror}); give a path that you may write to") from None
     part = verdict.lens_part(found, judged, serial, drawn)
-    _write(calibration, config, lens=part)
+    write_part(calibration, config, lens=part)
     if as_json:
-        return _print_json({"lens": part, "model": found.model, "held_out_px": found.held_out_px, "left_out": found.rejected})
+        return print_json({"lens": part, "model": found.model, "held_out_px": found.held_out_px, "left_out": found.rejected})
     fx, fy, cx, cy = part.intrinsics[2:]
     typer.echo(f"fx {fx:.2f}, fy {fy:.2f}, cx {cx:.2f}, cy {cy:.2f} px; written to {calibration}")
     return None
@@ -164,11 +179,11 @@ def depth(
     from calibration import depth as depths
     from edge import calibration as files
 
-    drawn = _board(board, ruler_mm)
+    drawn = board_of(board, ruler_mm)
     before = files.load(calibration)
-    lens = _lens(before, calibration)
-    session = _look(images, drawn, quiet=as_json)
-    looks = [depths.look(_depth_image(images / name), _pose(name, one, drawn, lens), drawn, lens) for name, one in session.used.items()]
+    lens = lens_of(before, calibration)
+    session = look_at(images, drawn, quiet=as_json)
+    looks = [depths.look(depth_image(images / name), pose_of(name, one, drawn, lens), drawn, lens) for name, one in session.used.items()]
     found = depths.fit(looks)
     serial = before.lens.serial if before.lens else ""
     for one in [] if as_json else sorted((*found.looks, *found.blind)):
@@ -176,9 +191,9 @@ def depth(
         typer.echo(
             f"{one.distance_m * 1e3:5.0f} mm: {off_mm:+6.2f} mm, σ {one.noise_m * 1e3:.2f} mm, {one.tilt_deg:.2f}°, {one.filled:.0%} filled"
         )
-    _write(calibration, None, depth=depths.correction(found, serial))
+    write_part(calibration, None, depth=depths.correction(found, serial))
     if as_json:
-        return _print_json(found._asdict() | {"looks": [x._asdict() for x in found.looks], "blind": [x._asdict() for x in found.blind]})
+        return print_json(found._asdict() | {"looks": [x._asdict() for x in found.looks], "blind": [x._asdict() for x in found.blind]})
     typer.echo(f"true = {found.scale:.4f} · measured {found.offset_m * 1e3:+.2f} mm; written to {calibration}")
     return None
 
@@ -199,13 +214,13 @@ def block(
     from calibration.session import read_image
     from edge import calibration as files
 
-    lens = _lens(files.load(calibration), calibration)
-    drawn, table = _markers(blocks), _markers(grid)
+    lens = lens_of(files.load(calibration), calibration)
+    drawn, table = markers_of(blocks), markers_of(grid)
     picture = read_image(image)
     camera = camera_over_grid(detect(picture, table), table, lens)
     found = BlockFinder(drawn, block_mm * 1e-3, lens).find(picture, camera)
     if as_json:
-        return _print_json([one._asdict() for one in found])
+        return print_json([one._asdict() for one in found])
     for one in found:
         x, y, z = (1e3 * value for value in one.centre_in_table_m)
         typer.echo(f"marker {one.marker}: x {x:.1f}, y {y:.1f}, z {z:.1f} mm, yaw {math.degrees(one.yaw_rad):.1f}°")
@@ -227,7 +242,7 @@ def check(
     from calibration import check as checks
 
     try:
-        session = _look(images, _board(board, None), quiet=True)
+        session = look_at(images, board_of(board, None), quiet=True)
         size, seen = session.size, [one.detection() for one in session.used.values()]
         if learn:
             taken = checks.learn(seen, session.board, size)
@@ -245,30 +260,10 @@ def check(
         typer.echo(f"dofbot: cannot say: {error}", err=True)
         raise typer.Exit(EXIT_CANNOT_SAY) from None
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         typer.echo(line)
     raise typer.Exit(EXIT_MOVED if moved else 0)
-
-
-def _look(folder: Path, board: "Board", *, quiet: bool) -> "Session":
-    """The folder's images, with progress and every refusal on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from calibration.session import Seen, image_paths, look
-
-    console = Console(stderr=True, quiet=quiet)
-    columns = (TextColumn("looking for the board"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty()) as progress:
-        task = progress.add_task("", total=len(image_paths(folder)))
-
-        def show(name: str, seen: Seen) -> None:
-            progress.advance(task)
-            if seen.refused:
-                progress.console.print(f"{name}: {seen.refused}", highlight=False, soft_wrap=True)
-
-        return look(folder, board, show)
 
 
 def _lens_from(
@@ -300,70 +295,3 @@ def _wait_for_images(folder: Path) -> None:
     while set(folder.glob("*.*")) == before:
         time.sleep(POLL_S)
     time.sleep(POLL_S)  # until the newest is whole
-
-
-def _board(path: Path, ruler_mm: tuple[float, float] | None) -> "Board":
-    """The board, with its rulers stored if they were given."""
-    from calibration import boards
-
-    drawn = boards.load(path)
-    if ruler_mm is not None:
-        drawn = boards.measured(drawn, ruler_mm)
-        boards.save(path, drawn)
-    return drawn
-
-
-def _markers(path: Path) -> "MarkerBoard":
-    from calibration.boards import MarkerBoard
-
-    drawn = _board(path, None)
-    if not isinstance(drawn, MarkerBoard):
-        raise ConfigError(f"{path} describes a ChArUco board, expected markers; print them: dofbot calibrate board blocks, or grid")
-    return drawn
-
-
-def _lens(found: "Calibration", path: Path) -> Any:
-    from calibration.opencv import Lens
-
-    if found.lens is None:
-        raise ConfigError(f"calibration {path} has no lens, expected one; run dofbot calibrate intrinsics first")
-    return Lens(found.lens.intrinsics, found.lens.distortion)
-
-
-def _pose(name: str, seen: Any, board: "Board", lens: Any) -> Any:
-    from calibration.boards import points_m
-    from calibration.opencv import board_pose
-
-    found = seen.detection()
-    pose = board_pose(points_m(board, found.ids), found.corners_px, lens)
-    if pose is None:
-        raise CalibrationError(f"{name}: no pose fits its corners; leave this image out")
-    return pose
-
-
-def _depth_image(image: Path) -> Any:
-    import numpy as np
-
-    path = image.with_suffix(".npy")
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}), expected the depth image of {image.name} in metres") from None
-    return found.astype(np.float32)
-
-
-def _write(path: Path, config: Path | None, **part: Any) -> None:
-    """Put one part into the calibration file, with the others as they are."""
-    import urdf
-    from edge import calibration as files
-    from edge import config as configuration
-
-    if path.exists():
-        before = files.load(path)
-    else:
-        before = files.blank(configuration.load(config) if config else configuration.Config(), urdf.dofbot_sha256())
-    files.save(path, msgspec.structs.replace(before, **part))
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())

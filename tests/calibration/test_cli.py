@@ -64,6 +64,9 @@ def test_a_board_is_written_with_its_description(tmp_path: Path) -> None:
     assert boards.load(Path(written["board"])) == boards.charuco()
     assert "odd number" in refusal(run("board", "charuco", "--rows", 6, "--out", tmp_path / "no.pdf"), ConfigError)
     assert not (tmp_path / "no.pdf").exists()
+    assert run("ruler", written["board"], 100.4, 99.8).exit_code == 0
+    assert boards.load(Path(written["board"])).ruler_mm == (100.4, 99.8)
+    assert "along y is 9.98 mm" in refusal(run("ruler", written["board"], 100.4, 9.98), ConfigError)
 
 
 def test_only_new_images_are_looked_at_and_refusals_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
