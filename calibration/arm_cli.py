@@ -63,7 +63,7 @@ def handeye(
     down to judge by (held_out = 1 in the joints file). Two methods are compared by their error on images that they did not see.
     The servos' part is written along: the camera's place holds for the arm that it was found with.
     """
-    source = _solved(images, board, calibration, joints, config, simulate, seed, quiet=as_json)
+    source = solved_from(images, board, calibration, joints, config, simulate, seed, as_json)
     found = source.solved.found
     page = report or source.images / "report.html"
     _write_report(page, source)
@@ -92,7 +92,7 @@ def servos(
 
     No picture shows the zero of joint 1 (the whole table turns with it) and of joint 5 (the camera turns with it): set them by eye.
     """
-    source = _solved(images, board, calibration, joints, config, simulate, seed, quiet=as_json)
+    source = solved_from(images, board, calibration, joints, config, simulate, seed, as_json)
     if not as_json:
         _show_servos(source.solved)
         _show_truth(source)
@@ -105,7 +105,7 @@ def servos(
     return None
 
 
-def _solved(
+def solved_from(
     images: Path | None,
     board: Path | None,
     calibration: Path | None,
@@ -113,7 +113,6 @@ def _solved(
     config: Path | None,
     simulate: bool,
     seed: int,
-    *,
     quiet: bool,
 ) -> Source:
     """The folder's estimate; one that did not keep its thresholds comes with its refusal."""

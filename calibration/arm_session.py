@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from calibration import closed_form, hand_eye, servo_zeros
-from calibration.arm_model import ServoArm, Views
+from calibration import closed_form, hand_eye, observability, servo_zeros
+from calibration.arm_model import ServoArm, State, Views
 from calibration.boards import Board, points_m
-from calibration.images import CORNERS_MIN
+from calibration.images import CORNERS_MIN, IMAGES_MIN
 from calibration.lens import NAMES, lens_of
 from edge.calibration import Calibration, Lens, applied
 from edge.config import BusConfig, Config, MountConfig
@@ -108,21 +108,33 @@ def views_of(session: "Session", posed: "Mapping[str, Posed]", arm: ArmAsTaken, 
 def solve(views: Views, held_out: Views | None, points: Float64, lens: Lens, arm: ArmAsTaken, guess: Float64) -> Solved:
     """Directions first, then the estimate; raises `CalibrationError`, which names the order of the joints where that is what is wrong."""
     told, pivots = lens_of(lens.intrinsics, lens.distortion), servo_zeros.pivots_rad(arm.bus)
-    enough = np.isfinite(views.corners_px[..., 0]).sum(axis=1) >= CORNERS_MIN
-    signs = servo_zeros.directions(views, points, told, pivots, guess) if enough.sum() >= CORNERS_MIN // 2 else (1,) * 5
+    usable = views.take(np.flatnonzero(np.isfinite(views.corners_px[..., 0]).sum(axis=1) >= CORNERS_MIN))
+    signs: tuple[int, ...] = (1,) * 5
+    if len(usable.names) >= IMAGES_MIN:  # with fewer the estimate says so
+        _require_motion(usable, points, told, guess)
+        signs = servo_zeros.directions(views, points, told, pivots, guess)
     turned = servo_zeros.turned(views, signs, pivots)
     fresh = None if held_out is None else servo_zeros.turned(held_out, signs, pivots)
     try:
         found = hand_eye.estimate(turned, points, told, lens_sigma(lens), fresh, guess)
     except CalibrationError as error:
-        raise CalibrationError(f"{error}{_order(views.take(np.flatnonzero(enough)), points, told)}") from None
+        raise CalibrationError(f"{error}{_order(usable, points, told)}") from None
     if not found.passed:
         failed = "; ".join(f"{one.name}: {one.found:.3g}, at most {one.limit:g}" for one in found.checks if not one.found <= one.limit)
         raise RefusedEstimateError(
-            f"the result is too uncertain to be used ({failed}); add poses that differ more{_order(views, points, told)}",
+            f"the result is too uncertain to be used ({failed}); add poses that differ more{_order(usable, points, told)}",
             Solved(turned, fresh, points, signs, found, arm),
         )
     return Solved(turned, fresh, points, signs, found, arm)
+
+
+def _require_motion(views: Views, points: Float64, lens: Float64, guess: Float64) -> None:
+    """Raise `CalibrationError` for poses that leave something open: directions and order would then be guessed from nothing."""
+    count = len(views.arm.joint_names)
+    seen = closed_form.board_poses(views.corners_px, points, lens).transform_board_to_camera
+    boards = views.arm.chain(np.zeros(count), np.zeros(count)).transform_flange_to_table @ guess @ seen
+    state = State(guess, boards[0], np.zeros(count), np.zeros(count), lens)
+    observability.require(views.arm, state, points, np.isfinite(views.corners_px[..., 0]))
 
 
 def _order(views: Views, points: Float64, lens: Float64) -> str:
@@ -142,7 +154,7 @@ def lens_sigma(lens: Lens) -> Float64:
 def better_order(views: Views, points: Float64, lens: Float64) -> tuple[str, ...] | None:
     """The order of the joints in which the images agree far better on one place of the board; None: as they are."""
     arm = views.arm
-    if len(views.names) < CORNERS_MIN // 2 or not isinstance(arm, ServoArm):
+    if len(views.names) < IMAGES_MIN or not isinstance(arm, ServoArm):
         return None
     seen = closed_form.board_poses(views.corners_px, points, lens).transform_board_to_camera
     apart = {}

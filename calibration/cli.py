@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibration import arm_cli
+from calibration import arm_cli, grid_cli
 from calibration.steps import board_of, depth_image, lens_of, look_at, markers_of, pose_of, print_json, write_parts
 from edge.errors import CalibrationError, ConfigError
 
@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     epilog = "Exit codes: 0 done, 2 wrong options or files, 9 refused: the reason is said, and nothing was written."
-    for step in (board, ruler, intrinsics, arm_cli.handeye, arm_cli.servos, depth, block):
+    for step in (board, ruler, intrinsics, arm_cli.handeye, arm_cli.servos, grid_cli.grid, depth, block):
         group.command(epilog=epilog)(step)
     group.command(epilog="Exit codes: 0 where it was, 1 the camera has moved, 2 cannot say: the reason is said.")(check)
     app.add_typer(group, name="calibrate")

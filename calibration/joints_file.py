@@ -74,7 +74,9 @@ def _csv_rows(text: str, path: Path) -> list[dict[str, Any]]:
     rows = list(reader)
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
-            raise ConfigError(f"joints {path}, row {number} has another number of values than the header has names; complete it")
+            raise ConfigError(
+                f"joints {path}, row {number} has too few or too many values, expected one for each name of the header; correct it"
+            )
     return rows
 
 

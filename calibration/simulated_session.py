@@ -14,7 +14,7 @@ from msgspec import Struct
 
 import urdf
 from calibration import boards, joints_file, plan_poses, render, simulated_arm
-from calibration.arm_model import ServoArm, State, transform_board_to_camera
+from calibration.arm_model import ServoArm, State, rotation, transform_board_to_camera
 from calibration.lens import NAMES
 from calibration.opencv import Lens
 from edge import calibration as files
@@ -38,6 +38,7 @@ class Truth(Struct, frozen=True, forbid_unknown_fields=True):
     hand_eye: list[list[float]]
     zeros_deg: list[float]
     scales: list[float]
+    joint1_zero_deg: float  # no picture shows it
     tool_in_table_m: dict[str, tuple[float, float]]  # where the tool really was in each image
 
 
@@ -62,6 +63,7 @@ def take(folder: Path, seed: int, plan: plan_poses.Plan, errors: simulated_arm.E
     gauge = one.in_gauge()
     truth = Truth(
         seed, errors.gauss_deg, gauge.hand_eye.tolist(), np.degrees(gauge.zeros_rad).tolist(), gauge.scales.tolist(),
+        float(np.degrees(one.truth.zeros_rad[0])),
         {name: (float(x), float(y)) for name, (x, y) in zip(names, tools, strict=True)},
     )  # fmt: skip
     _describe(folder, _as_told(one.truth, seed), truth)
@@ -107,6 +109,13 @@ def truth_of(folder: Path) -> Truth | None:
     """The truth, where the folder is of a simulated arm."""
     path = folder / TRUTH
     return msgspec.json.decode(path.read_bytes(), type=Truth) if path.exists() else None
+
+
+def in_gauge(truth: Truth, tool_in_table_m: Float64) -> Float64:
+    """Places (n, 2) as the estimate has them, in which joint 1 has no zero: the table is turned about the base axis."""
+    axis = simulated_arm.MOUNT.transform_base_to_table()[:3, 2]
+    turn = rotation(axis * -np.radians(truth.joint1_zero_deg))
+    return np.asarray(tool_in_table_m @ turn[:2, :2].T)
 
 
 def off(truth: Truth, state: State) -> Off:
