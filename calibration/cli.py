@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibration.steps import board_of, depth_image, lens_of, look_at, markers_of, pose_of, print_json, write_part
+from calibration import arm_cli, grid_cli
+from calibration.steps import board_of, depth_image, lens_of, look_at, markers_of, pose_of, print_json, write_parts
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ class Paper(enum.StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the verb with its steps."""
     group = typer.Typer(
-        help="Measure this robot, step by step: board, intrinsics, depth, block; check whether it still holds.", no_args_is_help=True
+        help="Measure this robot, step by step: board, intrinsics, handeye, depth, block; check whether it still holds.",
+        no_args_is_help=True,
     )
     epilog = "Exit codes: 0 done, 2 wrong options or files, 9 refused: the reason is said, and nothing was written."
-    for step in (board, ruler, intrinsics, depth, block):
+    for step in (board, ruler, intrinsics, arm_cli.handeye, arm_cli.servos, grid_cli.grid, depth, block):
         group.command(epilog=epilog)(step)
     group.command(epilog="Exit codes: 0 where it was, 1 the camera has moved, 2 cannot say: the reason is said.")(check)
     app.add_typer(group, name="calibrate")
@@ -157,7 +159,7 @@ def intrinsics(
         except OSError as error:
             raise ConfigError(f"--report {report} cannot be written ({error.strerror}); give a path that you may write to") from None
     part = verdict.lens_part(found, judged, serial, drawn)
-    write_part(calibration, config, lens=part)
+    write_parts(calibration, config, lens=part)
     if as_json:
         return print_json({"lens": part, "model": found.model, "held_out_px": found.held_out_px, "left_out": found.rejected})
     fx, fy, cx, cy = part.intrinsics[2:]
@@ -191,7 +193,7 @@ def depth(
         typer.echo(
             f"{one.distance_m * 1e3:5.0f} mm: {off_mm:+6.2f} mm, σ {one.noise_m * 1e3:.2f} mm, {one.tilt_deg:.2f}°, {one.filled:.0%} filled"
         )
-    write_part(calibration, None, depth=depths.correction(found, serial))
+    write_parts(calibration, None, depth=depths.correction(found, serial))
     if as_json:
         return print_json(found._asdict() | {"looks": [x._asdict() for x in found.looks], "blind": [x._asdict() for x in found.blind]})
     typer.echo(f"true = {found.scale:.4f} · measured {found.offset_m * 1e3:+.2f} mm; written to {calibration}")

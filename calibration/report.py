@@ -1,7 +1,7 @@
 """One HTML page of a lens calibration: figures against their limits, and pictures of what they were made from. Nothing is fetched."""
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -37,8 +37,8 @@ def write(path: Path, found: Calibrated, judged: Sequence[Figure], session: Sess
     refused |= {name: "left out: its corners do not agree with the other views" for name in found.rejected}
     rows = [(one.name, f"{one.found:.3g}", f"{one.good:g}", f"{one.limit:g}", one.state) for one in judged]
     sections = {
-        "Figures": _table(("figure", "found", "good", "at most", ""), rows, states=True),
-        "The lens": _table(
+        "Figures": table(("figure", "found", "good", "at most", ""), rows, states=True),
+        "The lens": table(
             ("number", "value", "σ"),
             [(name, f"{value:.6g}", f"{sigma[name]:.2g}" if name in sigma else "fixed") for name, value in numbers.items()],
         )
@@ -47,14 +47,19 @@ def write(path: Path, found: Calibrated, judged: Sequence[Figure], session: Sess
         + ".</p>",
         "Where corners were seen": _heat(seen),
         "What is left between lens and corners": _arrows(found),
-        "Some of the views": "".join(_view(folder / view.name, view.corners_px) for view in _spread(found.views)),
-        "Images that were not used": _table(("image", "why"), list(refused.items())) if refused else "<p>None.</p>",
+        "Some of the views": "".join(picture_of(folder / view.name, view.corners_px) for view in _spread(found.views)),
+        "Images that were not used": table(("image", "why"), list(refused.items())) if refused else "<p>None.</p>",
         "Board": f"<p>{escape(description(board)[0])}; rulers {board.ruler_mm} mm.</p>",
     }
-    body = "\n".join(f"<h2>{escape(title)}</h2>\n{content}" for title, content in sections.items())
     images = f"{len(session.images)} images, {session.size[0]} × {session.size[1]} pixels"
-    about = f"{len(found.views)} views of {images}; dofbot-grasp {edge.__version__}"
-    write_atomically(path, _PAGE.substitute(title="The camera's lens", about=escape(about), body=body).encode())
+    page(path, "The camera's lens", f"{len(found.views)} views of {images}", sections)
+
+
+def page(path: Path, title: str, about: str, sections: Mapping[str, str]) -> None:
+    """Write a page of sections, each a title and its HTML. Raises `OSError`."""
+    body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in sections.items())
+    about = f"{about}; dofbot-grasp {edge.__version__}"
+    write_atomically(path, _PAGE.substitute(title=escape(title), about=escape(about), body=body).encode())
 
 
 def _spread(views: Sequence[View]) -> list[View]:
@@ -73,7 +78,7 @@ def _heat(seen: NDArray[np.int64]) -> str:
         cells.append(f'<rect x="{x}" y="{y}" width="{PX_PER_CELL}" height="{PX_PER_CELL}" fill="{fill}" stroke="#d0d7de"/>')
         cells.append(f'<text x="{x + PX_PER_CELL / 2}" y="{y + PX_PER_CELL / 2 + 4}" text-anchor="middle">{count}</text>')
     caption = "Corners in each part of the image. Red: none; there the lens is a guess."
-    return _figure(columns * PX_PER_CELL, rows * PX_PER_CELL, "".join(cells), caption)
+    return figure(columns * PX_PER_CELL, rows * PX_PER_CELL, "".join(cells), caption)
 
 
 def _arrows(found: Calibrated) -> str:
@@ -89,16 +94,18 @@ def _arrows(found: Calibrated) -> str:
     caption = (
         f"From each corner to where the lens puts it, {ARROW_TIMES:g} times as long. Random is good; a pattern is what the model misses."
     )
-    return _figure(intrinsics.width, intrinsics.height, "".join(lines), caption)
+    return figure(intrinsics.width, intrinsics.height, "".join(lines), caption)
 
 
-def _figure(width: int, height: int, drawing: str, caption: str) -> str:
+def figure(width: int, height: int, drawing: str, caption: str) -> str:
+    """SVG with a frame and a caption."""
     frame = f'<rect width="{width}" height="{height}" fill="none" stroke="#d0d7de"/>'
     picture = f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{escape(caption)}">{frame}{drawing}</svg>'
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>\n"
 
 
-def _view(path: Path, corners_px: Float64) -> str:
+def picture_of(path: Path, corners_px: Float64) -> str:
+    """An image with rings around its corners (n, 2)."""
     picture = cv2.cvtColor(read_image(path), cv2.COLOR_GRAY2BGR)
     for u, v in corners_px:
         cv2.circle(picture, (round(float(u)), round(float(v))), 5, (46, 34, 207), 1, cv2.LINE_AA)
@@ -107,7 +114,8 @@ def _view(path: Path, corners_px: Float64) -> str:
     return f'<figure class="view"><img src="{source}" alt="{escape(path.name)}"><figcaption>{escape(path.name)}</figcaption></figure>\n'
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, states: bool = False) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, states: bool = False) -> str:
+    """Rows of text; with `states` the last column is coloured by its word."""
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
     for row in rows:
         marks = [f' class="{row[-1]}"' if states and i == len(row) - 1 else "" for i in range(len(row))]

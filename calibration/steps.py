@@ -91,8 +91,8 @@ def depth_image(image: Path) -> "Float32":
     return np.asarray(found, np.float32)
 
 
-def write_part(path: Path, config: Path | None, **part: Any) -> None:
-    """Put one part into the calibration file, with the others as they are."""
+def write_parts(path: Path, config: Path | None, **parts: Any) -> None:
+    """Put parts into the calibration file, with the others as they are."""
     import urdf
     from edge import calibration as files
     from edge import config as configuration
@@ -101,7 +101,7 @@ def write_part(path: Path, config: Path | None, **part: Any) -> None:
         before = files.load(path)
     else:
         before = files.blank(configuration.load(config) if config else configuration.Config(), urdf.dofbot_sha256())
-    files.save(path, msgspec.structs.replace(before, **part))
+    files.save(path, msgspec.structs.replace(before, **parts))
 
 
 def print_json(value: Any) -> None:

@@ -1,0 +1,167 @@
+"""A folder of images with the joints they were taken at, solved: hand-eye, servo zeros and directions by both methods.
+
+The servos that were in force when the images were taken are kept in the folder (`arm.json`): a result corrects them, and the same images
+solved a second time must not correct them twice.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import permutations
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from calibration import closed_form, hand_eye, observability, servo_zeros
+from calibration.arm_model import ServoArm, State, Views
+from calibration.boards import Board, points_m
+from calibration.images import CORNERS_MIN, IMAGES_MIN
+from calibration.lens import NAMES, lens_of
+from edge.calibration import Calibration, Lens, applied
+from edge.config import BusConfig, Config, MountConfig
+from edge.errors import CalibrationError, ConfigError
+from edge.files import write_atomically
+from edge.kinematics import Mount
+from edge.messages import Float64
+from edge.robot import JOINT_NAMES
+
+if TYPE_CHECKING:
+    from calibration.joints_file import Posed
+    from calibration.session import Session
+
+NAME = "arm.json"
+LENS_FIXED = 1e-6  # σ of a number that the lens calibration did not fit
+BETTER = 0.4  # another order of the joints is believed when the boards then lie together so much closer
+
+
+class ArmAsTaken(Struct, frozen=True, forbid_unknown_fields=True):
+    """The arm while the images were taken."""
+
+    mount: MountConfig
+    bus: BusConfig
+
+
+class Solved(NamedTuple):
+    """What a folder says."""
+
+    views: Views  # with the joints turned as `signs` has them
+    held_out: Views | None
+    points_m: Float64
+    signs: tuple[int, ...]  # of each servo's direction, against the configured one
+    found: hand_eye.Estimate
+    arm: ArmAsTaken
+
+
+class RefusedEstimateError(CalibrationError):
+    """An estimate that did not keep its thresholds; it may be shown, and is not written."""
+
+    def __init__(self, message: str, solved: Solved) -> None:
+        super().__init__(message)
+        self.solved = solved
+
+
+def arm_as_taken(folder: Path, config: Config, calibration: Calibration | None) -> ArmAsTaken:
+    """As kept in the folder; at the first call, what is in force now, which is then kept. Raises `ConfigError` for a damaged file."""
+    path = folder / NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ArmAsTaken)
+    except FileNotFoundError:
+        pass
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{path} is damaged or not ours ({error}); remove it if no servo was calibrated since the images") from None
+    settings = config if calibration is None else applied(config, calibration)
+    mount = config.mount
+    if calibration is not None:
+        mount = MountConfig(inverted=calibration.inverted, base_height_m=calibration.base_height_m)
+        settings = msgspec.structs.replace(settings, bus=msgspec.structs.replace(settings.bus, driver=calibration.driver))
+    now = ArmAsTaken(mount, settings.bus)
+    try:
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(now)) + b"\n")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}), expected a folder of your own; copy the images") from None
+    return now
+
+
+def views_of(session: "Session", posed: "Mapping[str, Posed]", arm: ArmAsTaken, board: Board) -> tuple[Views, Views | None, Float64]:
+    """Images to estimate from, those kept for the verdict, and the board's points (m, 3).
+
+    Raises `ConfigError` for an image without joints, `CalibrationError` for a board whose rulers were not measured.
+    """
+    missing = [name for name in session.used if name not in posed]
+    if missing:
+        raise ConfigError(f"{missing[0]} has no row in the joints file ({len(missing)} images have none), expected one each; add it")
+    session.size  # noqa: B018 - raises for images of mixed size
+    ids = np.array(sorted(board.nominal_points_m()))
+    index = {int(number): at for at, number in enumerate(ids)}
+    names, corners = tuple(session.used), np.full((len(session.used), len(ids), 2), np.nan)
+    for row, seen in enumerate(session.used.values()):
+        corners[row, [index[number] for number in seen.ids]] = seen.corners_px
+    joints = np.array([posed[name].joints_rad for name in names])
+    views = Views(ServoArm(joints, Mount(arm.mount.base_height_m, arm.mount.inverted)), corners, names)
+    kept_back = np.array([posed[name].held_out for name in names])
+    held_out = views.take(np.flatnonzero(kept_back)) if kept_back.sum() >= 3 else None
+    return views.take(np.flatnonzero(~kept_back)) if held_out else views, held_out, points_m(board, ids)
+
+
+def solve(views: Views, held_out: Views | None, points: Float64, lens: Lens, arm: ArmAsTaken, guess: Float64) -> Solved:
+    """Directions first, then the estimate; raises `CalibrationError`, which names the order of the joints where that is what is wrong."""
+    told, pivots = lens_of(lens.intrinsics, lens.distortion), servo_zeros.pivots_rad(arm.bus)
+    usable = views.take(np.flatnonzero(np.isfinite(views.corners_px[..., 0]).sum(axis=1) >= CORNERS_MIN))
+    signs: tuple[int, ...] = (1,) * 5
+    if len(usable.names) >= IMAGES_MIN:  # with fewer the estimate says so
+        _require_motion(usable, points, told, guess)
+        signs = servo_zeros.directions(views, points, told, pivots, guess)
+    turned = servo_zeros.turned(views, signs, pivots)
+    fresh = None if held_out is None else servo_zeros.turned(held_out, signs, pivots)
+    try:
+        found = hand_eye.estimate(turned, points, told, lens_sigma(lens), fresh, guess)
+    except CalibrationError as error:
+        raise CalibrationError(f"{error}{_order(usable, points, told)}") from None
+    if not found.passed:
+        failed = "; ".join(f"{one.name}: {one.found:.3g}, at most {one.limit:g}" for one in found.checks if not one.found <= one.limit)
+        raise RefusedEstimateError(
+            f"the result is too uncertain to be used ({failed}); add poses that differ more{_order(usable, points, told)}",
+            Solved(turned, fresh, points, signs, found, arm),
+        )
+    return Solved(turned, fresh, points, signs, found, arm)
+
+
+def _require_motion(views: Views, points: Float64, lens: Float64, guess: Float64) -> None:
+    """Raise `CalibrationError` for poses that leave something open: directions and order would then be guessed from nothing."""
+    count = len(views.arm.joint_names)
+    seen = closed_form.board_poses(views.corners_px, points, lens).transform_board_to_camera
+    boards = views.arm.chain(np.zeros(count), np.zeros(count)).transform_flange_to_table @ guess @ seen
+    state = State(guess, boards[0], np.zeros(count), np.zeros(count), lens)
+    observability.require(views.arm, state, points, np.isfinite(views.corners_px[..., 0]))
+
+
+def _order(views: Views, points: Float64, lens: Float64) -> str:
+    with suppress(CalibrationError):
+        order = better_order(views, points, lens)
+        if order:
+            return f"; the images fit joints in the order {', '.join(order)}: look at the joints file's columns"
+    return ""
+
+
+def lens_sigma(lens: Lens) -> Float64:
+    """(6,) how well the lens is known, as its calibration says."""
+    known = lens.made.sigma
+    return np.array([known.get(name, LENS_FIXED) for name in NAMES]) if known else hand_eye.LENS_SIGMA
+
+
+def better_order(views: Views, points: Float64, lens: Float64) -> tuple[str, ...] | None:
+    """The order of the joints in which the images agree far better on one place of the board; None: as they are."""
+    arm = views.arm
+    if len(views.names) < IMAGES_MIN or not isinstance(arm, ServoArm):
+        return None
+    seen = closed_form.board_poses(views.corners_px, points, lens).transform_board_to_camera
+    apart = {}
+    for order in permutations(range(5)):
+        flange = ServoArm(arm.commanded[:, order], arm.mount).chain(np.zeros(5), np.zeros(5)).transform_flange_to_table
+        apart[order] = float(np.median(closed_form.agreement(closed_form.park(flange, seen), flange, seen, points)))
+    best = min(apart, key=lambda order: apart[order])
+    if best == tuple(range(5)) or apart[best] > BETTER * apart[tuple(range(5))]:
+        return None
+    return tuple(JOINT_NAMES[best.index(column)] for column in range(5))
