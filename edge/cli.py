@@ -26,6 +26,7 @@ EXIT_INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
 EXTRAS = {
     **dict.fromkeys(("adafruit_servokit", "smbus2"), "servo"),
     "pyrealsense2": "pi",
+    "nacl": "deploy",
     **dict.fromkeys(("cv2", "fpdf", "scipy"), "calibration"),
     "zstandard": "deploy",
     **dict.fromkeys(("PIL", "gymnasium", "matplotlib", "numba", "pybullet"), "sim"),

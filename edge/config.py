@@ -21,6 +21,7 @@ from edge.faults import check as check_fault
 from edge.safety import DOFBOT_LIMITS
 
 Positive = Annotated[float, Meta(gt=0.0)]
+PublicKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=\Z")]  # 32 bytes in base64
 PresetName = Literal["default", "high_accuracy", "high_density", "medium_density"]
 
 
@@ -138,6 +139,18 @@ class RunConfig(_Section, frozen=True):
     record: str = ""  # write every tick to this file (msgpack); empty: none
 
 
+class PolicyConfig(_Section, frozen=True):
+    """Policies that come without a new version (dofbot policy), who may send them, and when one is given up again."""
+
+    folder: str = ""  # where they are kept; the active one goes before run.policy. Empty: none are taken, run.policy alone counts
+    trusted_keys: tuple[PublicKey, ...] = ()  # of whoever may sign policies, as dofbot policy keygen prints them
+    allow_unsigned: bool = False  # true: whoever can log in as root here may change what the arm does, no signature needed
+    # A new policy is on trial for so many grasps, 3 minutes of them; 0: for none. It goes as soon as it can no longer reach the share.
+    # Of 20 grasps at 70 %: one that really picks 95 % is given up once in 30 000 trials, one of 50 % stays in 6 of 100 (binomial).
+    trial_grasps: Annotated[int, Meta(ge=0, le=1000)] = 20
+    trial_success_min: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.7  # the share to be picked; else the policy before comes back
+
+
 class RealtimeConfig(_Section, frozen=True):
     """What the control thread asks of the kernel. What is not granted is said once, and the run goes on."""
 
@@ -165,6 +178,7 @@ class Config(_Section, frozen=True):
     simulator: SimulatorConfig = SimulatorConfig()
     control: ControlConfig = ControlConfig()
     run: RunConfig = RunConfig()
+    policy: PolicyConfig = PolicyConfig()
     realtime: RealtimeConfig = RealtimeConfig()
     faults: FaultsConfig = FaultsConfig()
 
@@ -205,6 +219,8 @@ def check_rules(config: Config, where: str) -> None:
     _check_control(config.control, where)
     _check_board(config.bus.board, where)
     _check_faults(config.faults, where)
+    if config.policy.folder and not config.policy.folder.startswith("/"):
+        raise ConfigError(f"{where}: policy.folder = {config.policy.folder!r}, expected an absolute path, or '' for none")
     if config.camera.driver == "replay" and not config.camera.file:
         raise ConfigError(f"{where}: camera.file = '' with camera.driver = 'replay', expected a recording (.db3); name it")
 

@@ -166,6 +166,11 @@ class Contract(_Part, frozen=True, omit_defaults=True):
         return "depth" if self.block is None else "xyz"
 
     @property
+    def task(self) -> tuple[object, ...]:
+        """What two policies must have in common to take over from each other."""
+        return self.episode, self.camera, self.rates, self.robot, self.action, self.proprio, self.depth
+
+    @property
     def sight(self) -> Sight:
         """The policy's first input; raises `PolicyError` unless exactly one of `depth` and `block` is there."""
         if self.depth is not None and self.block is None:

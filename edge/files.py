@@ -1,8 +1,13 @@
-"""Files that are whole or not there."""
+"""Files and links that are whole or not there, and a lock for whoever changes them."""
 
 import contextlib
+import fcntl
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+_BETWEEN_TRIES_S = 0.05
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -15,11 +20,52 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # the new name is on the disk only after this
-        finally:
-            os.close(directory)
+        sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):  # gone already, or never there; the error says more
             temporary.unlink()
+
+
+def link_atomically(path: Path, target: Path | None) -> None:
+    """Let `path` be a link to `target`, or not there: before or after, never in between. Raises `OSError`."""
+    if target is None:
+        path.unlink(missing_ok=True)
+    else:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """The names in it are on the disk only after this."""
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, wait_s: float) -> Iterator[int]:
+    """Make `folder`, and be the only one to change it; gives the lock's descriptor. Raises `TimeoutError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline_s = time.monotonic() + wait_s
+        while not _try_lock(lock):
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"{folder} has been locked for {wait_s:g} s")
+            time.sleep(_BETWEEN_TRIES_S)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

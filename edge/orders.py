@@ -1,8 +1,10 @@
 """What people have asked for over the control socket, carried out between two ticks: each command becomes one call of the runtime."""
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import edge
 from edge.commands import (
@@ -21,16 +23,37 @@ from edge.commands import (
     StatusReport,
     SwapPolicy,
 )
-from edge.contract import Contract
 from edge.control import ControlServer, Pending
 from edge.errors import ConfigError, DofbotError, PolicyError
 from edge.faults import Fault, Faults
 from edge.policy import Policy
+from edge.policy_slots import Trial
+from edge.probation import Probation
 from edge.runtime import Runtime
 from edge.tally import Counts
 
 PUBLISH_EVERY_TICKS = 5
+SWAP_WITHIN_S = 20.0  # to find the end of a grasp, which takes half as long
 HELD_BY_PERSON = "a person asked for it (dofbot hold)"
+
+_log = logging.getLogger(__name__)
+
+
+class FallBack(NamedTuple):
+    """A swap that nobody has asked for, after a trial that failed. Where it cannot be, the arm waits for a person."""
+
+    failed: Trial
+    runtime: Runtime
+
+    def answer(self, reply: LoopReply) -> None:
+        """What has come of it."""
+        trial = self.failed
+        if isinstance(reply, Refused):
+            self.runtime.hold(
+                f"policy {trial.to} picked {trial.picked} of {trial.grasps}, and {trial.before} does not take over: {reply.reason}"
+            )
+        else:
+            _log.warning("policy %s decides again", trial.before)
 
 
 class Orders:
@@ -40,16 +63,20 @@ class Orders:
     finds it in the status, too: a report is published before each answer.
     """
 
-    def __init__(self, control: ControlServer, faults: Faults, load: Callable[[Path], Policy], bus: str) -> None:
+    def __init__(
+        self, control: ControlServer, faults: Faults, load: Callable[[Path], Policy], bus: str, probation: Probation | None = None
+    ) -> None:
         self._control = control
         self._faults = faults
         self._load = load
         self.realtime: tuple[str, ...] = ()  # what the kernel granted
         self._bus = bus
+        self._probation = probation
         self._grasp: Pending | None = None
         self._before = Counts()  # when that began
         self._parks: list[Pending] = []
-        self._swap: Pending | None = None
+        self._swap: Pending | FallBack | None = None
+        self._swap_by_tick = 0
         self._loaded: list[Policy | DofbotError] = []
         self._published = ""  # the state
 
@@ -60,13 +87,15 @@ class Orders:
             self._answer(pending, self._obey(pending, runtime), runtime)
             self._answer_what_has_ended(runtime)
         self._answer_what_has_ended(runtime)
+        if self._probation is not None and (failed := self._probation.count(runtime.counts, runtime.policy)):
+            self._fall_back(failed, runtime)
         if runtime.state != self._published or runtime.figures.ticks % PUBLISH_EVERY_TICKS == 0:
             self._publish(runtime)
 
     def close(self, runtime: Runtime) -> None:
         """Last words, when the loop is over: everybody who waits is answered."""
         self._answer_what_has_ended(runtime, is_over=True)
-        if self._swap is not None:
+        if self._swap is not None and not isinstance(self._swap, FallBack):
             self._swap.answer(Refused(reason="the process ends, expected it to go on; give it the policy at its next start"))
         for pending in self._control.take():
             pending.answer(Refused(reason="the process ends, expected it to go on; start it again"))
@@ -91,7 +120,7 @@ class Orders:
             case Inject() as wanted:
                 return self._inject(wanted)
             case SwapPolicy(path=path):
-                return self._begin_swap(pending, Path(path), runtime)
+                return self._begin_swap(pending, lambda: Path(path), runtime)
             case other:  # the server answers the rest itself
                 return Refused(reason=f"the control loop cannot {type(other).__name__.lower()}, expected a command for the arm")
 
@@ -143,21 +172,33 @@ class Orders:
             return Refused(reason=str(error))
         return Done(text=f"{wanted.target} {wanted.mode}")
 
-    def _begin_swap(self, pending: Pending, path: Path, runtime: Runtime) -> LoopReply:
-        if self._swap is not None or not runtime.is_idle:
-            return Refused(reason=f"the arm is {runtime.state}, or another swap is under way, expected neither motion nor swap; try again")
-        self._swap = pending
+    def _begin_swap(self, pending: "Pending | FallBack", locate: Callable[[], Path], runtime: Runtime) -> LoopReply:
+        """`locate` and the reading are for a thread of their own; the switch comes between two grasps."""
+        if self._swap is not None:
+            return Refused(reason="another policy is being read, expected one at a time; try again")
+        self._swap, self._swap_by_tick = pending, runtime.figures.ticks + round(SWAP_WITHIN_S * runtime.policy.contract.rates.tick_hz)
 
         def load() -> None:
             try:
-                self._loaded.append(self._load(path))
+                self._loaded.append(self._load(locate()))
             except DofbotError as error:
                 self._loaded.append(error.with_traceback(None))
             except Exception as error:  # whoever asked must hear of it
-                self._loaded.append(PolicyError(f"policy {path}: {type(error).__name__}: {error}; export it again"))
+                self._loaded.append(PolicyError(f"policy: {type(error).__name__}: {error}; export it again"))
+            if self._probation is not None:
+                self._probation.look()
 
         threading.Thread(target=load, name="policy loader", daemon=True).start()
-        return Accepted(text=f"reading {path}")
+        return Accepted(text="reading it")
+
+    def _fall_back(self, failed: Trial, runtime: Runtime) -> None:
+        """Nobody asked: the policy on trial has failed, and the one before comes back."""
+        assert self._probation is not None
+        _log.warning("policy %s picked %d of %d: back to %s", failed.to, failed.picked, failed.grasps, failed.before)
+        probation, fallen = self._probation, FallBack(failed, runtime)
+        reply = self._begin_swap(fallen, lambda: Path(probation.give_up(failed)), runtime)
+        if isinstance(reply, Refused):
+            fallen.answer(reply)
 
     def _answer_what_has_ended(self, runtime: Runtime, is_over: bool = False) -> None:
         """Second replies, to whoever waits for an end."""
@@ -168,11 +209,12 @@ class Orders:
             parks, self._parks = self._parks, []
             for pending in parks:
                 self._answer(pending, _park_result(runtime), runtime)
-        if self._swap is not None and self._loaded:
+        is_over_time = runtime.figures.ticks > self._swap_by_tick
+        if self._swap is not None and self._loaded and (runtime.is_between_grasps or is_over_time):
             swap, self._swap = self._swap, None
             self._answer(swap, self._finish_swap(self._loaded.pop(), runtime), runtime)
 
-    def _answer(self, pending: Pending, reply: LoopReply, runtime: Runtime) -> None:
+    def _answer(self, pending: "Pending | FallBack", reply: LoopReply, runtime: Runtime) -> None:
         self._publish(runtime)
         pending.answer(reply)
 
@@ -185,12 +227,14 @@ class Orders:
     def _finish_swap(self, loaded: Policy | DofbotError, runtime: Runtime) -> LoopReply:
         if isinstance(loaded, DofbotError):
             return Refused(reason=str(loaded))
-        if _task_of(loaded.contract) != _task_of(runtime.policy.contract):
+        if loaded.contract.task != runtime.policy.contract.task:
             return Refused(
                 reason="the policy is for another task, camera or robot than the one that runs, expected the same; restart with it"
             )
-        if not runtime.is_idle:
-            return Refused(reason=f"the arm is {runtime.state} by now, expected it to wait; try again")
+        if not runtime.is_between_grasps:
+            return Refused(
+                reason=f"the arm has been {runtime.state} for {SWAP_WITHIN_S:g} s, expected it to end a grasp; dofbot status, and try again"
+            )
         runtime.swap(loaded)
         return Done(text=f"policy {loaded.sha256[:12]} from now on")
 
@@ -228,8 +272,3 @@ def _park_result(runtime: Runtime) -> LoopReply:
 
 def _remedy(runtime: Runtime) -> str:
     return "look at it, then: dofbot reset" if runtime.standing.is_latched else "wait until it goes on"
-
-
-def _task_of(contract: Contract) -> tuple[object, ...]:
-    """What two policies must have in common to take over from each other."""
-    return contract.episode, contract.camera, contract.rates, contract.robot, contract.action, contract.proprio, contract.depth

@@ -137,7 +137,7 @@ def load(path: Path, expected: Expectation | None = None) -> Policy:
     `expected` says what this robot is; without it only what the file says about itself is checked.
     """
     try:
-        return from_bytes(_read(path), expected)
+        return from_bytes(read(path), expected)
     except PolicyError as error:
         raise type(error)(f"policy {path}: {error}") from None
 
@@ -160,8 +160,8 @@ def from_bytes(data: bytes, expected: Expectation | None = None) -> Policy:
     return Policy(session, contract, contract.golden, digest(data))
 
 
-def _read(path: Path) -> bytes:
-    """A regular file's content, up to the size cap."""
+def read(path: Path) -> bytes:
+    """A regular file's content, up to the size cap; raises `PolicyError`."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise PolicyError("not a regular file, expected an exported .onnx; correct run.policy in the configuration")

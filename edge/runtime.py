@@ -124,9 +124,9 @@ class Runtime:
         return self._armed
 
     @property
-    def is_idle(self) -> bool:
-        """Whether it does nothing and is about to do nothing, armed or not."""
-        return self._grasping.phase is Phase.IDLE and not any(self._gate.velocity)
+    def is_between_grasps(self) -> bool:
+        """Whether nothing of what the policy did is still to be judged: before an approach, or when none is to come."""
+        return self._grasping.phase in (Phase.IDLE, Phase.HOMING, Phase.PARK)
 
     @property
     def is_parking(self) -> bool:
@@ -195,7 +195,7 @@ class Runtime:
         self.standing = Standing()
 
     def swap(self, policy: Policy) -> None:
-        """Go on with another policy for the same task: between grasps only."""
+        """Go on with another policy for the same task: only while `is_between_grasps`."""
         self._grasping.policy = policy
         self._decider.swap(FaultyPolicy(policy, self._devices.faults, self._sleep))
 

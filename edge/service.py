@@ -20,7 +20,9 @@ from edge.errors import ConfigError, UnreachableError
 from edge.notify import Notifier
 from edge.orders import Orders
 from edge.policy import Policy, load
+from edge.policy_slots import PolicySlots
 from edge.preflight import preflight
+from edge.probation import Probation
 from edge.realtime import Grant, realtime
 from edge.record import Recorder, Summary, Timings
 from edge.runtime import Runtime
@@ -45,7 +47,8 @@ def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
 
     With `records`, that of the last run is overwritten.
     """
-    policy = _load(settings, Path(settings.run.policy))
+    slots = PolicySlots(settings)
+    policy = _load(settings, slots.path(slots.active))
     settings, mounting = _calibrated(settings, policy)
     try:
         task = GraspTask(policy.contract, settings.run.place_in_table_m)
@@ -72,7 +75,8 @@ def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Not
     if path is None:
         raise ConfigError("control.socket = '' leaves nobody to arm the arm, expected a path; set it, or run with --arm")
     with closing(ControlServer(path, config.mode, config.group or None, lambda: msgspec.to_builtins(timings.so_far()))) as control:
-        orders = Orders(control, parts.devices.faults, partial(_load, settings), settings.bus.driver)
+        probation = Probation(PolicySlots(settings), settings.policy) if settings.policy.folder else None
+        orders = Orders(control, parts.devices.faults, partial(_load, settings), settings.bus.driver, probation)
         runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive, orders, timings)
         with _realtime(settings, runtime) as grants:
             orders.realtime = tuple(map(str, grants))

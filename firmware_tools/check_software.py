@@ -76,14 +76,17 @@ def policy_finding(config: Config, packages: tuple[Tried, ...]) -> Finding:
         return failed("policy", "not tried: onnxruntime does not load", "see packages")
     import urdf
     from edge.policy import load
+    from edge.policy_slots import PolicySlots
 
+    slots = PolicySlots(config)
+    path = slots.path(slots.active)
     try:
-        policy = load(Path(config.run.policy), Expectation(config.mount, urdf.dofbot_sha256()))
+        policy = load(path, Expectation(config.mount, urdf.dofbot_sha256()))
     except LatePolicyError as error:
         return warning("policy", *_split(error))
     except DofbotError as error:
         return failed("policy", *_split(error))
-    return ok("policy", f"{config.run.policy} fits this robot; {policy.latency_p99_s * 1e3:.1f} ms a decision (p99)")
+    return ok("policy", f"{path} fits this robot; {policy.latency_p99_s * 1e3:.1f} ms a decision (p99)")
 
 
 def calibration_finding(config: Config, serials: list[str]) -> Finding:

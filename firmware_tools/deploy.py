@@ -22,24 +22,25 @@ RSYNC = ("rsync", "--recursive", "--times", "--checksum", "--partial", "--delete
 COPY_TRIES = 3
 SSH_FAILED = 255
 # Answers a line each; one call, because each may ask for a password.
-QUESTIONS = f"""mkdir -p {INCOMING} || exit 1
+QUESTIONS = """mkdir -p {folder} || exit 1
 echo arch $(uname -m)
 echo python $(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 echo rsync $(command -v rsync)
 if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then echo root yes; fi
-echo free_mb $(df -Pm {INCOMING} | awk 'NR == 2 {{ print $4 }}')"""
-INSTALLED = "/opt/dofbot-grasp/current/bin/python -I -m firmware_tools.install"
+echo free_mb $(df -Pm {folder} | awk 'NR == 2 {{ print $4 }}')"""
+PYTHON = "/opt/dofbot-grasp/current/bin/python -I"
+INSTALLED = f"{PYTHON} -m firmware_tools.install"
 
 
 def deploy(host: str, path: Path, force: bool, say: Say) -> Any:
     """Copy, check, install, switch, wait for health; returns the robot's answer. Raises `InstallError`, or `RolledBackError`."""
     began_s = time.monotonic()
-    _check_host(host)
+    check_host(host)
     with bundle.unpacked(path) as content:
         described = manifest.read(content)
         say(f"{path.name}: version {described.name} for {described.arch}")
         _ask(host, described, sum(file.stat().st_size for file in content.rglob("*")))
-        _copy(content, host, say)
+        copy(content, host, INCOMING, say)
         copied_s = time.monotonic() - began_s
     answer = on_robot(host, f"python3 -B {INCOMING}/install.py install{' --force' if force else ''}", say)
     return {"host": host, **answer, "copied_s": copied_s, "deployed_s": time.monotonic() - began_s}
@@ -47,13 +48,13 @@ def deploy(host: str, path: Path, force: bool, say: Say) -> Any:
 
 def rollback(host: str, say: Say) -> Any:
     """Have the robot go back to its version before."""
-    _check_host(host)
+    check_host(host)
     return on_robot(host, f"{INSTALLED} rollback", say)
 
 
 def releases(host: str) -> Any:
     """What is installed on the robot."""
-    _check_host(host)
+    check_host(host)
     return on_robot(host, f"{INSTALLED} releases", lambda _: None)
 
 
@@ -85,31 +86,35 @@ def on_robot(host: str, command: str, say: Say) -> Any:
 
 def _ask(host: str, described: Manifest, size: int) -> None:
     """Whether the robot can take this bundle, before anything is copied."""
-    process = _started([*SSH, host, QUESTIONS])
-    said, errors = process.communicate()
-    if process.returncode:
-        reason = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-        raise InstallError(f"{host} cannot be reached or written to ({reason}), expected ssh to work; try: ssh {host}")
-    found = dict(line.split(" ", 1) for line in said.splitlines() if " " in line.strip())
+    found = reach(host, INCOMING, size)
     arch, python, oldest = found.get("arch", "unknown"), found.get("python", ""), manifest.OLDEST_PYTHON
     if arch != described.arch:
         raise InstallError(f"the bundle is for {described.arch}, but {host} is {arch}; make bundle ARCH={arch}")
     if not python or tuple(map(int, python.split("."))) < oldest:
         raise InstallError(f"{host} has Python {python or 'nowhere'}, expected python3 of {oldest[0]}.{oldest[1]} or newer; install it")
+
+
+def reach(host: str, folder: str, size: int) -> dict[str, str]:
+    """Make a folder there, and see that `size` bytes can be copied into it and used by root; returns what the robot says of itself."""
+    process = _started([*SSH, host, QUESTIONS.format(folder=folder)])
+    said, errors = process.communicate()
+    if process.returncode:
+        reason = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        raise InstallError(f"{host} cannot be reached or written to ({reason}), expected ssh to work; try: ssh {host}")
+    found = dict(line.split(" ", 1) for line in said.splitlines() if " " in line.strip())
     if not found.get("rsync"):
         raise InstallError(f"{host} has no rsync; there: sudo apt install rsync")
     if not found.get("root"):
         raise InstallError(f"{host}: sudo asks for a password, expected none; give root@… as host, or allow it: docs/deploy.md")
     if int(found.get("free_mb", "0")) << 20 < size:
-        raise InstallError(
-            f"{host} has {found.get('free_mb', '0')} MB free, expected {(size >> 20) + 1} MB for the bundle; free some space"
-        )
+        raise InstallError(f"{host} has {found.get('free_mb', '0')} MB free, expected {(size >> 20) + 1} MB; free some space")
+    return found
 
 
-def _copy(content: Path, host: str, say: Say) -> None:
+def copy(content: Path, host: str, folder: str, say: Say) -> None:
     """rsync, which goes on where it broke: at most three times here, and again at the next deploy."""
     progress = ["--info=progress2"] if sys.stderr.isatty() else []
-    command = [*RSYNC, *progress, f"{content}/", f"{host}:{INCOMING}/"]
+    command = [*RSYNC, *progress, f"{content}/", f"{host}:{folder}/"]
     for attempt in range(1, COPY_TRIES + 1):
         say(f"copying to {host}" + (f", attempt {attempt} of {COPY_TRIES}" if attempt > 1 else ""))
         process = _started(command, shows=bool(progress))
@@ -133,6 +138,7 @@ def _started(command: list[str], shows: bool = False) -> "subprocess.Popen[str]"
         ) from None
 
 
-def _check_host(host: str) -> None:
+def check_host(host: str) -> None:
+    """Raise `InstallError` for what ssh would take for something else."""
     if not host or host.startswith("-") or any(letter.isspace() or letter in ":;'\"" for letter in host):
         raise InstallError(f"{host!r} is no host, expected user@name as ssh takes it, such as pi@dofbot.local")

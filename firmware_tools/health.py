@@ -13,6 +13,7 @@ from edge.control_cli import STALE_S
 from edge.control_client import ControlClient
 from edge.errors import DofbotError, LatePolicyError
 from edge.policy import Policy, load
+from edge.policy_slots import PolicySlots
 from firmware_tools.provision import UNIT
 
 WATCHED_S = 2.0  # a status is published every 0.1 s: so the rate is known to 5 %
@@ -57,7 +58,8 @@ def _service() -> Check:
 def _policy_and_process(config: Path, socket: Path | None) -> list[Check]:
     golden = "its golden vectors, to their tolerance"
     try:
-        policy = _load(Path(configuration.load(config).run.policy))
+        slots = PolicySlots(configuration.load(config))
+        policy = _load(slots.path(slots.active))
         found = f"largest difference {policy.golden_error:.1g}" if policy else "all come out, slowly beside the service"
         checks = [Check("golden vectors", True, found, golden)]
     except DofbotError as error:

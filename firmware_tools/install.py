@@ -6,7 +6,6 @@ switch that was not seen through.
 """
 
 import argparse
-import json
 import os
 import platform
 import re
@@ -19,8 +18,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from edge.errors import DofbotError, InstallError, RolledBackError
-from firmware_tools import manifest, provision
+from edge.errors import InstallError, RolledBackError
+from firmware_tools import manifest, provision, remote
 from firmware_tools.manifest import Manifest
 from firmware_tools.systemd import HEALTH_WAIT_S, restart, wait_for_health
 from firmware_tools.versions import Versions
@@ -228,20 +227,6 @@ def _key(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version.partition("-")[0])))
 
 
-def _say_to(stream: object) -> Say:
-    """Progress, a line at a time. Who listened may be gone: an ssh session that broke must not stop an installation."""
-
-    def say(text: str) -> None:
-        with suppress(OSError, ValueError):
-            print(text, file=stream, flush=True)  # type: ignore[call-overload]
-
-    return say
-
-
-def _end(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
-
-
 def _perform(asked: argparse.Namespace, versions: Versions, say: Say) -> object:
     match asked.verb:
         case "install":
@@ -270,23 +255,14 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.verb in ("install", "provision") and not asked.bundle:
         parser.error(f"{asked.verb} needs --bundle, or is run as install.py of an unpacked bundle")
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # goes on when the ssh session breaks
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end)
-    say = _say_to(sys.stderr if asked.json else sys.stdout)
-    try:
-        if asked.root == Path("/") and os.geteuid() and asked.verb != "releases" and not asked.dry_run:
-            raise InstallError("this changes the system, expected root; run it with sudo")
-        result = _perform(asked, Versions(asked.root.resolve()), say)
-    except OSError as error:
-        say(f"dofbot: {error.filename or 'a file'}: {error.strerror or error}; the version that runs goes on")
-        return InstallError.exit_code
-    except DofbotError as error:
-        say(f"dofbot: {error}")
-        return error.exit_code
-    if asked.json or asked.verb == "releases":
-        print(json.dumps(result), flush=True)
-    return 0
+    prints = asked.json or asked.verb == "releases"
+    return remote.answer(lambda say: _checked(asked, say), asked.json, prints)
+
+
+def _checked(asked: argparse.Namespace, say: Say) -> object:
+    if asked.root == Path("/") and os.geteuid() and asked.verb != "releases" and not asked.dry_run:
+        raise InstallError("this changes the system, expected root; run it with sudo")
+    return _perform(asked, Versions(asked.root.resolve()), say)
 
 
 if __name__ == "__main__":

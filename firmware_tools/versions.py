@@ -8,18 +8,16 @@ A process that dies leaves the old link or the new one. While switch.json is the
 whoever comes next, at the next run or the next boot, what to go back to. The standard library alone.
 """
 
-import fcntl
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from edge.errors import InstallError
-from edge.files import write_atomically
+from edge.files import link_atomically, locked, sync_folder, write_atomically
 
 PREFIX = Path("opt/dofbot-grasp")
 INSTALLED, HEALTH = "installed.json", "health.json"
@@ -49,17 +47,11 @@ class Versions:
 
         Pass the descriptor to child processes: what a killed installer has left running keeps the lock until it has ended, too.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            deadline_s = time.monotonic() + LOCK_WAIT_S
-            while not _try_lock(lock):
-                if time.monotonic() > deadline_s:
-                    raise InstallError(f"another installation has been running for {LOCK_WAIT_S:g} s; wait for it, or see: ps -ef")
-                time.sleep(0.05)
-            yield lock
-        finally:
-            os.close(lock)
+            with locked(self.folder, LOCK_WAIT_S) as lock:
+                yield lock
+        except TimeoutError:
+            raise InstallError(f"another installation has been running for {LOCK_WAIT_S:g} s; wait for it, or see: ps -ef") from None
 
     def path(self, name: str) -> Path:
         """Where a version lies."""
@@ -79,15 +71,7 @@ class Versions:
 
     def point(self, link: str, name: str) -> None:
         """Let `current` or `previous` be this version, or none if empty: before or after, never in between."""
-        target = self.folder / link
-        if name:
-            temporary = self.folder / f".{link}.{os.getpid()}"
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(Path("releases") / name)
-            temporary.replace(target)
-        else:
-            target.unlink(missing_ok=True)
-        _sync(self.folder)
+        link_atomically(self.folder / link, Path("releases") / name if name else None)
 
     def complete(self, name: str, document: dict[str, object]) -> None:
         """A version is whole: all its files are on the disk, and then the one that says so."""
@@ -115,7 +99,7 @@ class Versions:
     def end(self) -> None:
         """The switch is over: somebody vouches for what `current` is now."""
         self._switch.unlink(missing_ok=True)
-        _sync(self.folder)
+        sync_folder(self.folder)
 
     def note_health(self, name: str, health: dict[str, object]) -> None:
         """Keep how a version was when it was last looked at."""
@@ -146,14 +130,6 @@ class Versions:
                 shutil.rmtree(folder)
 
 
-def _try_lock(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _document(path: Path) -> dict[str, object]:
     """A small JSON file for people to look at; empty when there is none that can be read."""
     try:
@@ -161,11 +137,3 @@ def _document(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _sync(folder: Path) -> None:
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

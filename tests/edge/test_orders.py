@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from edge import orders
 from edge.commands import (
     Accepted,
     Arm,
@@ -31,9 +33,11 @@ from edge.commands import (
 from edge.errors import BusError, ObservationError, PolicyError
 from edge.faults import Faults
 from edge.orders import PUBLISH_EVERY_TICKS, Orders
+from edge.policy_slots import Trial
 from edge.record import Summary
 from edge.states import State
-from tests.edge.rig import CONTRACT, START_S, TASK, TICK_S, FakePolicy, Rig, ended, is_parked, phases, raising, runtime
+from edge.tally import Counts
+from tests.edge.rig import CONTRACT, START_S, TASK, TICK_S, FakePolicy, Once, Rig, ended, is_parked, phases, raising, runtime
 
 PATH = "/tmp/policy.onnx"
 
@@ -190,7 +194,7 @@ TABLE: dict[str, dict[type[Command], str]] = {
         Hold: "holding",
         Park: "on the way",
         Reset: "the arm is APPROACH, expected its servos off",
-        SwapPolicy: "the arm is APPROACH, or another swap",
+        SwapPolicy: "reading",
     },
     "HOLD, camera": {
         Arm: "armed already",
@@ -198,7 +202,7 @@ TABLE: dict[str, dict[type[Command], str]] = {
         Hold: "holding",
         Park: "on the way",
         Reset: "the arm is HOLD, expected its servos off",
-        SwapPolicy: "the arm is HOLD",
+        SwapPolicy: "reading",
     },
     "HOLD, person": {
         Arm: "armed already",
@@ -214,7 +218,7 @@ TABLE: dict[str, dict[type[Command], str]] = {
         Hold: "holding",
         Park: "the arm cannot be parked (joint2 is",
         Reset: "reset",
-        SwapPolicy: "the arm is HOLD",
+        SwapPolicy: "reading",
     },
     "PARK": {
         Arm: "armed already",
@@ -222,7 +226,7 @@ TABLE: dict[str, dict[type[Command], str]] = {
         Hold: "holding",
         Park: "on the way",
         Reset: "the arm is PARK, expected its servos off",
-        SwapPolicy: "the arm is PARK",
+        SwapPolicy: "reading",
     },
     "SAFE, parking": {
         Arm: "the arm is SAFE (held for 5.0 s: no camera), expected nothing latched; look at it, then: dofbot reset",
@@ -230,7 +234,7 @@ TABLE: dict[str, dict[type[Command], str]] = {
         Hold: "holding",
         Park: "on the way",
         Reset: "the arm is SAFE, expected its servos off: it would drop; first: dofbot park",
-        SwapPolicy: "the arm is SAFE",
+        SwapPolicy: "reading",
     },
     "SAFE": {
         Arm: "the arm is SAFE (held for 5.0 s: no camera)",
@@ -427,7 +431,7 @@ def test_another_policy_takes_over_and_the_status_says_so() -> None:
     desk = Desk()
     desk.orders._load = lambda path: FakePolicy(desk.rig, sha256=f"{path.name:b<64}")  # type: ignore[assignment,return-value]
     asked = swapped(desk)
-    assert asked.replies == [Accepted(text=f"reading {PATH}"), Done(text="policy policy.onnxb from now on")]
+    assert asked.replies == [Accepted(text="reading it"), Done(text="policy policy.onnxb from now on")]
     assert desk.control.reports[-1].policy_sha256.startswith("policy.onnxb")
 
 
@@ -455,6 +459,78 @@ def test_a_policy_that_does_not_fit_leaves_the_old_one_in_place(load, says) -> N
     assert isinstance(asked.last, Refused)
     assert says in asked.last.reason
     assert desk.control.reports[-1].policy_sha256 == "a" * 64
+
+
+def test_a_policy_takes_over_between_two_grasps_and_not_within_one() -> None:
+    deciding: list[tuple[str, str]] = []
+    desk = Desk(policy=lambda rig: deciding.append((rig.phase, rig.runtime.policy.sha256[:1])) or np.zeros(2, np.float32))
+    desk.orders._load = lambda path: FakePolicy(desk.rig, sha256="b" * 64)  # type: ignore[assignment,return-value]
+    desk.at(0.0, Arm())
+    grasps = desk.at(0.1, Grasp(count=2))
+    asked = desk.at(3.0, SwapPolicy(path=PATH))  # in the first approach
+    desk.serve(30.0)
+    assert grasps.last == GraspResult(picked=2, missed=0, lost=0)
+    assert asked.last == Done(text="policy bbbbbbbbbbbb from now on")
+    assert asked.reports[-1].attempts == 1
+    assert [who for who, _ in groupby(who for _, who in deciding)] == ["a", "b"]
+
+
+def test_an_arm_that_does_not_come_to_the_end_of_a_grasp_keeps_its_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(camera=Once(lambda rig: rig.phase == "APPROACH", 4.9, no_camera(), lambda rig: rig.frame()))
+    desk.orders._load = lambda path: FakePolicy(desk.rig, sha256="b" * 64)  # type: ignore[assignment,return-value]
+    desk.at(0.0, Arm())
+    desk.at(0.1, Grasp())
+    asked = desk.at(3.0, SwapPolicy(path=PATH))
+    monkeypatch.setattr(orders, "SWAP_WITHIN_S", 1.0)
+    desk.serve(6.0)
+    assert text(asked.last).startswith("the arm has been HOLD for 1 s, expected it to end a grasp")
+    assert desk.control.reports[-1].policy_sha256 == "a" * 64
+
+
+class FakeProbation:
+    """Fails the policy 'b' at its first grasp."""
+
+    def __init__(self) -> None:
+        self.given_up: list[Trial] = []
+
+    def look(self) -> None:
+        pass
+
+    def count(self, counts: Counts, policy: Any) -> Trial | None:
+        is_failed = counts.attempts and policy.sha256[0] == "a" and not self.given_up
+        return Trial("a" * 12, "b" * 12, "bundled", counts.attempts, 0, "failed") if is_failed else None
+
+    def give_up(self, trial: Trial) -> str:
+        self.given_up.append(trial)
+        return PATH
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_policy_that_fails_its_trial_goes_between_two_grasps_or_the_arm_waits_for_a_person(is_damaged: bool) -> None:
+    desk, probation = Desk(), FakeProbation()
+    if not is_damaged:
+        desk.orders._load = lambda path: FakePolicy(desk.rig, sha256="b" * 64)  # type: ignore[assignment,return-value]
+    desk.orders._probation = probation  # type: ignore[assignment]
+    desk.at(0.0, Arm())
+    asked = desk.at(0.1, Grasp(count=3))
+    begun: list[float] = []
+
+    def wait_for_the_thread(rig: Rig) -> None:
+        if probation.given_up and not begun:
+            begun.append(rig.now_s)
+            time.sleep(0.2)
+
+    desk.rig.hooks["clock"] = wait_for_the_thread
+    desk.serve(45.0)
+    assert len(probation.given_up) == 1
+    shown = desk.control.reports[-1].policy_sha256[0]
+    if is_damaged:
+        assert shown == "a"
+        assert isinstance(asked.last, GraspResult)
+        assert "policy aaaaaaaaaaaa picked 0 of 1, and bbbbbbbbbbbb does not take over: policy" in asked.last.reason
+    else:
+        assert shown == "b"
+        assert asked.last == GraspResult(picked=3, missed=0, lost=0)
 
 
 # What is published
