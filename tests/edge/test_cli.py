@@ -416,6 +416,7 @@ def test_every_optional_package_has_its_extra() -> None:
         "PIL": "pillow",
         "cv2": "opencv-contrib-python-headless",
         "fpdf": "fpdf2",
+        "nacl": "pynacl",
     }
     for module, extra in cli.EXTRAS.items():
         distribution = distributions.get(module, module.replace("_", "-"))
