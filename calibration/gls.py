@@ -102,7 +102,7 @@ def _whitener(problem: Problem, linear: _Linear, noise: Noise) -> _Whitener:
     return _Whitener(by_joint, kernel, noise.corner_px)
 
 
-def _offset(problem: Problem, state: State) -> Float64:
+def offset(problem: Problem, state: State) -> Float64:
     """How far the state is from what was known beforehand; only where there is a prior."""
     told, count = problem.told, problem.views.arm.adjustable
     zeros, scales = (state.zeros_rad - told.zeros_rad)[:count], (state.scales - told.scales)[:count]
@@ -127,9 +127,9 @@ def _normal(problem: Problem, state: State, linear: _Linear, whiten: _Whitener, 
     stacked = whiten(np.concatenate((linear.jacobian, linear.residual), axis=-1))
     weighted = (stacked * np.sqrt(weights)[:, None, None]).reshape(-1, stacked.shape[-1])
     product = weighted.T @ weighted
-    prior, offset = _information(problem), _offset(problem, state)
-    cost = float(product[-1, -1] + (prior * offset**2).sum())
-    return product[:-1, :-1] + np.diag(prior), product[:-1, -1] - prior * offset, cost
+    prior, off = _information(problem), offset(problem, state)
+    cost = float(product[-1, -1] + (prior * off**2).sum())
+    return product[:-1, :-1] + np.diag(prior), product[:-1, -1] - prior * off, cost
 
 
 class _At(NamedTuple):
@@ -151,7 +151,7 @@ def _stepped(problem: Problem, at: _At, noise: Noise, weights: Float64) -> tuple
         ahead = moved(at.state, full, problem.views.arm.adjustable)
         linear = _linearised(problem, ahead)
         squared = (whiten(linear.residual) ** 2).sum(axis=(1, 2))
-        reached = float(weights @ squared + (prior * _offset(problem, ahead) ** 2).sum())
+        reached = float(weights @ squared + (prior * offset(problem, ahead) ** 2).sum())
         if reached <= cost * (1.0 + 1e-12) + 1e-12:
             return _At(ahead, linear), float(np.sqrt(max(float(step @ matrix @ step), 0.0)))
     return at, 0.0

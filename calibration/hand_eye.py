@@ -22,6 +22,7 @@ from edge.messages import Float64
 JOINTS_MISFIT = {5: 25.74, 6: 27.86}
 CORNERS_RATIO = 6.0  # variance of the rest of an image over that of all images
 KEPT_MIN = 0.7
+PRIOR_MAX = 5.0  # σ of what was known beforehand
 
 # What is known beforehand, one σ. Servo horns have 21 to 25 teeth, so a zero can be half of 15° off before it is set with care.
 ZERO_SIGMA_RAD = np.radians(5.0)
@@ -123,6 +124,7 @@ def _fitted(problem: gls.Problem) -> tuple[NDArray[np.bool_], gls.Fit]:
     fit = gls.solve(problem, problem.told)
     kept = _fits(problem, fit, slack=2.0)  # Student's t with 4 degrees of freedom has twice the variance that its σ says
     for _ in range(5):
+        _require_plausible(problem, fit)
         if kept.mean() < KEPT_MIN:
             name = problem.views.names[int(np.argmin(kept))]
             raise CalibrationError(
@@ -133,7 +135,23 @@ def _fitted(problem: gls.Problem) -> tuple[NDArray[np.bool_], gls.Fit]:
         before, kept = kept, _fits(problem, fit)
         if (kept == before).all():
             break
-    return kept, gls.solve(problem._replace(views=problem.views.take(np.flatnonzero(kept))), fit.state, np.ones(int(kept.sum())), fit.noise)
+    fit = gls.solve(problem._replace(views=problem.views.take(np.flatnonzero(kept))), fit.state, np.ones(int(kept.sum())), fit.noise)
+    _require_plausible(problem, fit)
+    return kept, fit
+
+
+def _require_plausible(problem: gls.Problem, fit: gls.Fit) -> None:
+    """Raise `CalibrationError` when images that contradict each other have bent the lens or the servos out of all likelihood."""
+    off = np.zeros(len(problem.free))
+    off[problem.free] = np.abs(gls.offset(problem, fit.state))
+    off /= problem.prior_sigma
+    worst = int(np.argmax(off))
+    if off[worst] > PRIOR_MAX:
+        name = state_names(problem.views.arm)[worst]
+        raise CalibrationError(
+            f"the images fit together only with {name} {off[worst]:.0f} σ from what was expected: was the board or the camera moved, or is "
+            "the lens another one? fasten both, calibrate the lens, and take all of them again"
+        )
 
 
 def _limit(problem: gls.Problem) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 
 from calibration import gls
 from calibration.arm_model import State, Views, transform_board_to_camera
-from calibration.lens import rays
+from calibration.lens import FITTED, rays
 from edge.messages import Float64
 
 FOLDS = 5
@@ -49,12 +49,15 @@ def held_out_errors(clean: gls.Problem, fit: gls.Fit, pixel_problem: gls.Problem
     training = np.stack([plane_errors_m(one.state, views, points) for one in (fit, pixel)])
     if fresh is not None:
         return HeldOut(plane_errors_m(fit.state, fresh, points), plane_errors_m(pixel.state, fresh, points), training)
+    lens_columns = np.arange(len(clean.free)) >= len(clean.free) - FITTED
     both = np.empty((2, len(views.names)))
     for fold in range(FOLDS):
         out = np.flatnonzero(np.arange(len(views.names)) % FOLDS == fold)
         rest = np.flatnonzero(np.arange(len(views.names)) % FOLDS != fold)
         for row, (problem, whole) in enumerate(((clean, fit), (pixel_problem, pixel))):
-            part = gls.solve(problem._replace(views=views.take(rest)), whole.state, np.ones(len(rest)), whole.noise, estimate_noise=False)
+            # The lens stays as all images have it: a fold has too few to bend it anew.
+            fixed = problem._replace(told=problem.told._replace(lens=whole.state.lens), free=problem.free & ~lens_columns)
+            part = gls.solve(fixed._replace(views=views.take(rest)), whole.state, np.ones(len(rest)), whole.noise, estimate_noise=False)
             both[row, out] = plane_errors_m(part.state, views.take(out), points)
     return HeldOut(both[0], both[1], training)
 

@@ -46,9 +46,9 @@ def test_the_board_is_in_the_picture(plan):
 
 def test_planned_poses_tell_more_than_drawn_ones(plan):
     drawn = plan_poses.slanted(simulated_arm.SCENE, 20, np.random.default_rng(5))
-    random = plan_poses.advise(simulated_arm.SCENE, drawn, plan.held_out_rad).expected
-    assert plan.expected.hand_eye_m < random.hand_eye_m
-    assert plan.expected.table_m < random.table_m
+    random, planned = (plan_poses.advise(simulated_arm.SCENE, q, plan.held_out_rad).expected for q in (drawn, plan.calibrate_rad))
+    assert planned.hand_eye_m < random.hand_eye_m
+    assert planned.zeros_rad < random.zeros_rad
 
 
 def test_straight_down_alone_is_never_enough_and_a_tilted_pose_is_asked_for(plan):
