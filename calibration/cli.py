@@ -238,10 +238,15 @@ def check(
     learn: Annotated[
         bool, typer.Option("--learn", help="Take the reference: images of three returns of the arm to this pose or more.")
     ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Keep the result beside this calibration file, for calibration.check_max_age_h: dofbot arm asks for it."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say whether the camera has moved since: a board that is fixed to the table, seen from the same pose of the arm."""
     from calibration import check as checks
+    from edge import camera_check
 
     try:
         session = look_at(images, board_of(board, None), quiet=True)
@@ -256,6 +261,8 @@ def check(
             shifts = [checks.compare(checks.load(reference), one, size) for one in seen]
             worst = max(shifts, key=lambda shift: (shift.has_moved, shift.shift_px))
             moved = worst.has_moved
+            if calibration:
+                camera_check.save(calibration, camera_check.Checked(camera_check.now(), moved, worst.shift_px, worst.limit_px))
             result = worst._asdict() | {"has_moved": moved}
             line = f"{'MOVED' if moved else 'where it was'}: {worst.shift_px:.2f} px off, at most {worst.limit_px:.2f} px is no move"
     except (CalibrationError, ConfigError) as error:

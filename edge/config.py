@@ -113,6 +113,7 @@ class CalibrationConfig(_Section, frozen=True):
     """What was measured on this robot; it goes before what the sections above say of servos."""
 
     file: str = ""  # what dofbot calibrate and dofbot servo write; empty: none, every number is nominal
+    check_max_age_h: Annotated[float, Meta(ge=0.0)] = 0.0  # how old the last dofbot calibrate check may be to arm; 0: none is asked for
 
 
 class SimulatorConfig(_Section, frozen=True):
@@ -221,6 +222,9 @@ def check_rules(config: Config, where: str) -> None:
     _check_faults(config.faults, where)
     if config.policy.folder and not config.policy.folder.startswith("/"):
         raise ConfigError(f"{where}: policy.folder = {config.policy.folder!r}, expected an absolute path, or '' for none")
+    if config.calibration.check_max_age_h > 0.0 and not config.calibration.file:
+        found = f"calibration.check_max_age_h = {config.calibration.check_max_age_h:g} with calibration.file = ''"
+        raise ConfigError(f"{where}: {found}, expected the file that is checked; name it, or set check_max_age_h = 0")
     if config.camera.driver == "replay" and not config.camera.file:
         raise ConfigError(f"{where}: camera.file = '' with camera.driver = 'replay', expected a recording (.db3); name it")
 

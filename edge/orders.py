@@ -60,15 +60,22 @@ class Orders:
     """Takes commands from a control server, and tells it how the runtime is; its methods are for the control thread.
 
     `load` reads and checks a policy file, in a thread of its own: golden vectors take longer than a tick. Whoever hears of a change
-    finds it in the status, too: a report is published before each answer.
+    finds it in the status, too: a report is published before each answer. `why_not_armed` says why the arm may not be; empty: it may.
     """
 
     def __init__(
-        self, control: ControlServer, faults: Faults, load: Callable[[Path], Policy], bus: str, probation: Probation | None = None
+        self,
+        control: ControlServer,
+        faults: Faults,
+        load: Callable[[Path], Policy],
+        bus: str,
+        why_not_armed: Callable[[], str] = lambda: "",
+        probation: Probation | None = None,
     ) -> None:
         self._control = control
         self._faults = faults
         self._load = load
+        self._why_not_armed = why_not_armed
         self.realtime: tuple[str, ...] = ()  # what the kernel granted
         self._bus = bus
         self._probation = probation
@@ -132,6 +139,9 @@ class Orders:
         if runtime.is_armed:
             runtime.resume()
             return Done(text="armed already")
+        reason = self._why_not_armed()
+        if reason:
+            return Refused(reason=reason)
         try:
             runtime.arm()
         except DofbotError as error:

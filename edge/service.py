@@ -10,13 +10,13 @@ from typing import NamedTuple
 import msgspec
 
 import urdf
-from edge import calibration
+from edge import calibration, camera_check
 from edge.config import Config
 from edge.contract_check import Expectation
 from edge.control import ControlServer
 from edge.control_socket import server_path
 from edge.devices import Devices, open_devices
-from edge.errors import ConfigError, UnreachableError
+from edge.errors import ConfigError, RefusedError, UnreachableError
 from edge.notify import Notifier
 from edge.orders import Orders
 from edge.policy import Policy, load
@@ -62,6 +62,9 @@ def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
 
 def run_once(parts: Parts, settings: Config, grasps: int, stop: Callable[[], bool], systemd: Notifier) -> Summary:
     """Arm, grasp, park, end: for demonstrations and tests, without a control socket."""
+    reason = _why_not_armed(settings)
+    if reason:
+        raise RefusedError(reason)
     runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive)
     with _realtime(settings, runtime):
         systemd.ready("grasping")
@@ -76,7 +79,8 @@ def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Not
         raise ConfigError("control.socket = '' leaves nobody to arm the arm, expected a path; set it, or run with --arm")
     with closing(ControlServer(path, config.mode, config.group or None, lambda: msgspec.to_builtins(timings.so_far()))) as control:
         probation = Probation(PolicySlots(settings), settings.policy) if settings.policy.folder else None
-        orders = Orders(control, parts.devices.faults, partial(_load, settings), settings.bus.driver, probation)
+        why_not = partial(_why_not_armed, settings)
+        orders = Orders(control, parts.devices.faults, partial(_load, settings), settings.bus.driver, why_not, probation)
         runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive, orders, timings)
         with _realtime(settings, runtime) as grants:
             orders.realtime = tuple(map(str, grants))
@@ -113,6 +117,10 @@ def _calibrated(settings: Config, policy: Policy) -> tuple[Config, Mounting | No
     found = calibration.load(path)
     calibration.check_robot(found, path, settings.mount, settings.bus, urdf.dofbot_sha256())
     return calibration.applied(settings, found), mounting_of(found, path, policy.contract.camera)
+
+
+def _why_not_armed(settings: Config) -> str:
+    return camera_check.why_not_armed(settings.calibration, camera_check.now())
 
 
 def _load(settings: Config, path: Path) -> Policy:

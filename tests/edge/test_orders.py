@@ -95,10 +95,12 @@ def no_policy(path: Path) -> Any:
 class Desk:
     """A runtime in its rig that is commanded: `at` says what and when, `serve` runs it."""
 
-    def __init__(self, load: Callable[[Path], Any] = no_policy, faults: Faults | None = None, **hooks: Any) -> None:
+    def __init__(
+        self, load: Callable[[Path], Any] = no_policy, faults: Faults | None = None, why_not: Callable[[], str] = lambda: "", **hooks: Any
+    ) -> None:
         self.rig = Rig(**hooks)
         self.control = FakeControl(self.rig)
-        self.orders = Orders(self.control, faults or Faults(), load, "fake")  # type: ignore[arg-type]
+        self.orders = Orders(self.control, faults or Faults(), load, "fake", why_not)  # type: ignore[arg-type]
 
     def at(self, second: float, command: Command) -> Asked:
         asked = Asked(self.control, command)
@@ -266,6 +268,14 @@ def test_every_command_is_answered_in_every_state(state, kind) -> None:
     assert [text(one.last) for one in [*before, asked] if not isinstance(one.last, GraspResult)]  # each has its last
     shown = next(report for report in desk.control.reports if report.ticks >= round(at_s / TICK_S) - PUBLISH_EVERY_TICKS)
     assert shown.state == state.partition(",")[0]
+
+
+def test_an_arm_whose_camera_is_not_checked_is_refused_in_a_sentence_and_stays_disarmed() -> None:
+    desk = Desk(why_not=lambda: "the camera was never checked, expected a check; make one")
+    asked = desk.at(0.0, Arm())
+    desk.serve(0.5)
+    assert asked.replies == [Refused(reason="the camera was never checked, expected a check; make one")]
+    assert not desk.rig.sent
 
 
 def test_a_grasp_is_accepted_at_once_and_its_result_follows() -> None:
