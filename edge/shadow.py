@@ -12,11 +12,10 @@ from edge.messages import Float32
 from edge.policy import Policy
 
 RUNS = 300  # p99 is then the third slowest
-PROBES = 3  # beside a process that controls an arm, the machine is busy now and then
 
 
 class Shadow(NamedTuple):
-    """What a shadow run has measured."""
+    """What a shadow run has measured. Time is the processor's: the loop goes before all others (SCHED_FIFO), this process waits for it."""
 
     runs: int
     p99_s: float
@@ -30,19 +29,16 @@ def shadow(policy: Policy, seed: int = 0) -> Shadow:
     the control loop waits for (`edge.decider.WITHIN_S`).
     """
     drawn, durations_s = np.random.default_rng(seed), np.empty(RUNS)
-    for _ in range(PROBES):
-        for run in range(RUNS):
-            sight, proprio = _sight(policy.contract, run, drawn), _proprio(policy.contract, drawn)
-            began_s = time.perf_counter()
-            policy.act(sight, proprio)
-            durations_s[run] = time.perf_counter() - began_s
-        p99_s = float(np.percentile(durations_s, 99))
-        if p99_s <= WITHIN_S:
-            return Shadow(RUNS, p99_s, policy.golden_error)
-    raise LatePolicyError(
-        f"a decision takes {p99_s * 1e3:.3g} ms here (99th percentile of {RUNS}), expected at most {WITHIN_S * 1e3:g} ms; "
-        "stop other programs or train a smaller network"
-    )
+    for run in range(RUNS):
+        sight, proprio = _sight(policy.contract, run, drawn), _proprio(policy.contract, drawn)
+        began_s = time.thread_time()
+        policy.act(sight, proprio)
+        durations_s[run] = time.thread_time() - began_s
+    p99_s = float(np.percentile(durations_s, 99))
+    if p99_s > WITHIN_S:
+        found, most = f"{p99_s * 1e3:.3g} ms of processor time (99th percentile of {RUNS})", f"{WITHIN_S * 1e3:g} ms"
+        raise LatePolicyError(f"a decision takes {found} here, expected at most {most}; train a smaller network")
+    return Shadow(RUNS, p99_s, policy.golden_error)
 
 
 def _sight(contract: Contract, run: int, drawn: np.random.Generator) -> Float32:
