@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from calibration.plan_poses import Scene, approach_from, is_clear
-from edge.clock import Clock, MonotonicClock
+from edge.clock import Clock, MonotonicClock, Pacer
 from edge.config import Config
 from edge.emulated_arm import EmulatedArm
 from edge.errors import BusError, CalibrationError, ConfigError
@@ -34,6 +34,7 @@ class SlowArm:
 
     def __init__(self, bus: ServoBus, scene: Scene, stops_rad: Float64, clock: Clock, at: JointCommand) -> None:
         self._bus, self._scene, self._stops, self._clock = bus, scene, stops_rad, clock
+        self._pacer = Pacer(clock, 1.0 / TICK_S)
         self._gate = resting(at)
 
     @property
@@ -61,21 +62,19 @@ class SlowArm:
         """Turn all joints straight to where they are wanted, the gripper as it is; raises `BusError` where the gate says no."""
         start, goal = self.joints_rad, np.asarray(joints_rad, dtype=float)
         count = max(ceil(float(np.abs(goal - start).max()) / (SPEED_RAD_S * TICK_S)), 1)
-        began_s = self._clock.now_s()
         for step in range(1, count + 1):
             at = (start + (goal - start) * step / count).tolist()
             self._tick(JointCommand._make((*at, self._gate.position.opening_m)))
-            self._clock.sleep_until(began_s + step * TICK_S)
 
     def settle(self) -> JointCommand | None:
         """Hold until all is at rest; where the servos then say that they are, None where they cannot."""
         until_s = self._clock.now_s() + SETTLE_S
         while self._clock.now_s() < until_s:
             self._tick(self._gate.position)
-            self._clock.sleep_until(self._clock.now_s() + TICK_S)
         return self._bus.measured()
 
     def _tick(self, wanted: JointCommand) -> None:
+        self._pacer.wait()  # after a stall no burst: two set points at once would be a leap
         passed = gate(self._gate, wanted, LIMITS, TICK_S, lambda command: tool_in_table_m(command, self._scene.mount))
         self._bus.write(passed.command)
         self._gate = passed.state
