@@ -53,6 +53,15 @@ def handeye(
     joints: Joints = None,
     config: ConfigFile = None,
     report: Report = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Let the arm move to planned poses by itself, slowly, and take an image in each.")
+    ] = False,
+    manual: Annotated[bool, typer.Option("--manual", help="Move the arm by hand; its joints are read back, or you type them.")] = False,
+    take: Annotated[
+        str,
+        typer.Option(metavar="COMMAND", help="--live, --manual: takes one image and writes it to {}; without it you save one yourself."),
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="--live: do not ask before the arm moves.")] = False,
     simulate: Simulate = False,
     seed: Seed = 1,
     as_json: AsJson = False,
@@ -63,6 +72,8 @@ def handeye(
     down to judge by (held_out = 1 in the joints file). Two methods are compared by their error on images that they did not see.
     The servos' part is written along: the camera's place holds for the arm that it was found with.
     """
+    if live or manual:
+        _collect(images, board, calibration, config, take, simulate, manual, yes)
     source = solved_from(images, board, calibration, joints, config, simulate, seed, as_json)
     found = source.solved.found
     page = report or source.images / "report.html"
@@ -76,6 +87,36 @@ def handeye(
         return print_json(_told(found, source) | {"report": str(page)})
     typer.echo(f"written to {source.calibration}: hand_eye and servos")
     return None
+
+
+def _collect(
+    images: Path | None,
+    board: Path | None,
+    calibration: Path | None,
+    config: Path | None,
+    take: str,
+    simulate: bool,
+    manual: bool,
+    yes: bool,
+) -> None:
+    """Fill the folder before it is solved."""
+    from calibration import collect_cli
+    from edge import calibration as files
+    from edge import config as configuration
+
+    if simulate or images is None:
+        raise ConfigError("--live and --manual need a folder and a real arm, expected --images DIR and no --simulate; give it")
+    drawn = board_of(board or images / "board.json", None)
+    drawn.scale  # noqa: B018 - raises at once where the rulers were not measured
+    calibration = calibration or images / "calibration.json"
+    before = files.load(calibration)
+    if before.lens is None:
+        raise ConfigError(f"calibration {calibration} has no lens, expected one; run dofbot calibrate intrinsics first")
+    settings = configuration.load(config) if config else configuration.Config()
+    if manual:
+        collect_cli.manual(images, drawn, settings, before, take)
+    else:
+        collect_cli.live(images, drawn, settings, before, take, yes)
 
 
 def servos(

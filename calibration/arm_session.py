@@ -63,7 +63,7 @@ class RefusedEstimateError(CalibrationError):
         self.solved = solved
 
 
-def arm_as_taken(folder: Path, config: Config, calibration: Calibration | None) -> ArmAsTaken:
+def arm_as_taken(folder: Path, config: Config, calibration: Calibration) -> ArmAsTaken:
     """As kept in the folder; at the first call, what is in force now, which is then kept. Raises `ConfigError` for a damaged file."""
     path = folder / NAME
     try:
@@ -72,17 +72,18 @@ def arm_as_taken(folder: Path, config: Config, calibration: Calibration | None) 
         pass
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigError(f"{path} is damaged or not ours ({error}); remove it if no servo was calibrated since the images") from None
-    settings = config if calibration is None else applied(config, calibration)
-    mount = config.mount
-    if calibration is not None:
-        mount = MountConfig(inverted=calibration.inverted, base_height_m=calibration.base_height_m)
-        settings = msgspec.structs.replace(settings, bus=msgspec.structs.replace(settings.bus, driver=calibration.driver))
-    now = ArmAsTaken(mount, settings.bus)
+    now = in_force(config, calibration)
     try:
         write_atomically(path, msgspec.json.format(msgspec.json.encode(now)) + b"\n")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}), expected a folder of your own; copy the images") from None
     return now
+
+
+def in_force(config: Config, calibration: Calibration) -> ArmAsTaken:
+    """Mount and servos as calibrated so far."""
+    bus = msgspec.structs.replace(applied(config, calibration).bus, driver=calibration.driver)
+    return ArmAsTaken(MountConfig(inverted=calibration.inverted, base_height_m=calibration.base_height_m), bus)
 
 
 def views_of(session: "Session", posed: "Mapping[str, Posed]", arm: ArmAsTaken, board: Board) -> tuple[Views, Views | None, Float64]:

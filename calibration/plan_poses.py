@@ -42,6 +42,7 @@ class Scene(NamedTuple):
     state: State
     points_m: Float64
     camera: CameraPlace = "tool"
+    image_px: tuple[int, int] = IMAGE_PX
 
     def arm(self, joints_rad: Float64) -> ServoArm:
         """The arm in poses (n, 5)."""
@@ -129,7 +130,7 @@ def _information(scene: Scene, joints_rad: Float64, noise: gls.Noise) -> Float64
     """(n, p, p) what each pose would add to the normal matrix."""
     arm = scene.arm(joints_rad)
     pixels = predict(scene.state, arm, scene.points_m).pixels
-    views = Views(arm, np.where(in_picture(pixels)[..., None], pixels, np.nan), tuple(map(str, range(len(joints_rad)))))
+    views = Views(arm, np.where(in_picture(pixels, scene.image_px)[..., None], pixels, np.nan), tuple(map(str, range(len(joints_rad)))))
     free = _columns(scene)
     problem = gls.Problem(views, scene.points_m, scene.state, np.ones(len(free)), free, noise)
     return gls.scores(problem, gls.Fit(scene.state, noise, np.zeros((0, 0)), np.ones(len(joints_rad))))[0]
@@ -189,10 +190,11 @@ def straight_down(scene: Scene, count: int, draws: np.random.Generator) -> Float
 
 def is_safe(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
     """(n,) whether poses, and where they are approached from, are inside all limits, and tool and camera clear of the table."""
-    return _is_clear(scene, joints_rad) & _is_clear(scene, approach_from(joints_rad))
+    return is_clear(scene, joints_rad) & is_clear(scene, approach_from(joints_rad))
 
 
-def _is_clear(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
+def is_clear(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
+    """(n,) the same of the poses alone."""
     chain = scene.arm(joints_rad).chain(np.zeros(5), np.zeros(5))
     flange, tool = chain.transform_flange_to_table, chain.transform_flange_to_table[:, :3, 3]
     low = np.maximum(DOFBOT_LIMITS.tool_min_in_table_m, (-np.inf, -np.inf, TOOL_ABOVE_TABLE_M))
@@ -221,10 +223,10 @@ def sees_board(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
     result = (poses[:, 2, 2] > np.cos(OBLIQUE_MAX_RAD)) & (depth.min(axis=1) > 0.05)
     if result.any():
         pixels = predict(scene.state, arm.take(np.flatnonzero(result)), scene.points_m).pixels
-        result[result] = in_picture(pixels).mean(axis=1) >= SEEN_SHARE
+        result[result] = in_picture(pixels, scene.image_px).mean(axis=1) >= SEEN_SHARE
     return np.asarray(result)
 
 
-def in_picture(pixels: Float64) -> NDArray[np.bool_]:
+def in_picture(pixels: Float64, image_px: tuple[int, int] = IMAGE_PX) -> NDArray[np.bool_]:
     """(…,) whether pixels (…, 2) lie inside the image, with a margin."""
-    return np.asarray(((pixels >= MARGIN_PX) & (pixels <= np.array(IMAGE_PX) - 1.0 - MARGIN_PX)).all(axis=-1))
+    return np.asarray(((pixels >= MARGIN_PX) & (pixels <= np.array(image_px) - 1.0 - MARGIN_PX)).all(axis=-1))

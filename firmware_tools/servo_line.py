@@ -56,7 +56,7 @@ def opened(config: Config) -> Iterator[PulseLine | CountLine]:
     if config.bus.driver == "simulator":
         raise ConfigError("bus.driver = 'simulator' has no servos, expected 'pca9685' or 'dofbot_board'; set it")
     check_free(config)
-    with _ends_as_ctrl_c():
+    with ends_as_ctrl_c():
         line = _open(config)
         try:
             yield line
@@ -65,7 +65,7 @@ def opened(config: Config) -> Iterator[PulseLine | CountLine]:
 
 
 @contextmanager
-def _ends_as_ctrl_c() -> Iterator[None]:
+def ends_as_ctrl_c() -> Iterator[None]:
     """Let SIGTERM, and the end of an ssh session, release what Ctrl-C would: else the process dies, and its servos stay powered."""
 
     def interrupt(*_: object) -> None:

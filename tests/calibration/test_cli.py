@@ -12,6 +12,8 @@ from typer.testing import CliRunner, Result
 from calibration import boards, cli, depth, render, session
 from calibration.opencv import Image, Lens, project
 from edge import calibration as files
+from edge import camera_check
+from edge.config import CalibrationConfig
 from edge.errors import CalibrationError, ConfigError, DofbotError
 from tests.calibration.scenes import BOARD, LENS, facing, views
 
@@ -215,7 +217,12 @@ def test_check_answers_with_its_exit_code(tmp_path: Path, printed: Path) -> None
     assert result.exit_code == 0
     assert json.loads(result.output)["has_moved"] is False
     knocked = put(tmp_path / "knocked", {"0.png": render.view(BOARD, moved, LENS)})
-    assert run("check", "--images", knocked, *options).exit_code == 1
+    robot = tmp_path / "robot.json"
+    asked = CalibrationConfig(str(robot), check_max_age_h=1.0)
+    assert run("check", "--images", now, *options, "--calibration", robot).exit_code == 0
+    assert camera_check.why_not_armed(asked, camera_check.now()) == ""
+    assert run("check", "--images", knocked, *options, "--calibration", robot).exit_code == 1
+    assert "has moved" in camera_check.why_not_armed(asked, camera_check.now())
     unseen = put(tmp_path / "unseen", {"0.png": np.full((480, 640), 120, np.uint8)})
     assert run("check", "--images", unseen, *options).exit_code == 2
 

@@ -1,0 +1,161 @@
+"""`dofbot calibrate handeye --live` and `--manual`: take the images, with the arm that moves itself, or that a person moves."""
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import typer
+
+from edge.errors import CalibrationError, ConfigError
+
+if TYPE_CHECKING:
+    from calibration.boards import Board
+    from calibration.collect import Step
+    from calibration.plan_poses import Expected, Scene
+    from edge.calibration import Calibration
+    from edge.config import Config
+    from edge.messages import Float64
+
+TAKE_WITHIN_S = 60.0  # a camera that is opened anew needs seconds
+POLL_S = 0.5
+
+
+def live(folder: Path, board: "Board", config: "Config", before: "Calibration", command: str, yes: bool) -> None:
+    """Move the arm to planned poses, slowly and through the gate, and take an image in each."""
+    from calibration import collect, plan_poses, slow_arm
+    from edge.robot import PARK_RAD
+    from firmware_tools import emulated
+    from firmware_tools.asking import confirm
+
+    settings, where = _settings(config, before, folder), _scene(board, before, config)
+    with _said("planning poses"):
+        plan = plan_poses.plan(where)
+    stops = np.vstack((PARK_RAD, plan.calibrate_rad, plan.held_out_rad))
+    arm_in_software = emulated.emulated_arm(settings) if settings.bus.i2c == "emulated" else None
+    known = " An arm without read-back must stand parked, or it leaps there at full speed." if settings.bus.driver == "pca9685" else ""
+    confirm(f"The arm goes to up to {len(stops) - 1} poses over the board at 30°/s; Ctrl-C parks it.{known} Hands away?", yes)
+    with slow_arm.opened(settings, where, stops, arm_in_software) as arm:
+        collect.planned(where, plan, folder, board, arm.reach, _taker(folder, command), _show)
+
+
+def manual(folder: Path, board: "Board", config: "Config", before: "Calibration", command: str) -> None:
+    """A person moves the arm: for each image joints are read back, or typed in. An empty line ends it."""
+    from calibration import collect, joints_file
+
+    settings, where = _settings(config, before, folder), _scene(board, before, config)
+    path = folder / collect.JOINTS
+    posed = joints_file.load(path) if path.exists() else {}
+    take = _taker(folder, command)
+    while True:
+        joints_rad = _read(settings)
+        if joints_rad is None:
+            return
+        name = next(name for number in range(1000) if (name := collect.name_of(number, False)) not in posed)
+        take(folder / name)
+        refused = collect.seen(folder, board, name)
+        if not refused:
+            posed[name] = joints_file.Posed(joints_rad)
+            joints_file.save(path, posed)
+        expected = collect.expected(where, posed)
+        _show(collect.Step(name, refused, expected))
+        if collect.is_enough(where, np.array([one.joints_rad for one in posed.values()]).reshape(-1, 5)):
+            typer.echo("good enough; an empty line ends it", err=True)
+
+
+def _settings(config: "Config", before: "Calibration", folder: Path) -> "Config":
+    """The configuration with the servos as calibrated; raises `ConfigError` for a folder begun with other ones."""
+    from calibration import arm_session
+
+    folder.mkdir(parents=True, exist_ok=True)
+    arm = arm_session.arm_as_taken(folder, config, before)
+    now = arm_session.in_force(config, before)
+    if arm != now:
+        raise ConfigError(f"{folder} was begun with servos that have been corrected since, expected the same; take a new folder")
+    return msgspec.structs.replace(config, mount=now.mount, bus=now.bus)
+
+
+def _scene(board: "Board", before: "Calibration", config: "Config") -> "Scene":
+    from calibration import arm_session, collect
+    from edge.kinematics import Mount
+
+    mount = arm_session.in_force(config, before).mount
+    assert before.lens is not None
+    return collect.scene(before.lens, board, Mount(mount.base_height_m, mount.inverted))
+
+
+def _read(settings: "Config") -> "Float64 | None":
+    """Joints (5,) in rad, read back or typed; None: the end."""
+    from edge.servos import LEAST_DEG, MOST_DEG
+    from firmware_tools.asking import answer
+    from firmware_tools.servo_line import opened
+
+    reads_back = settings.bus.driver == "dofbot_board"
+    question = "arm in place? Enter reads its joints, q ends" if reads_back else "joint1 … joint5 in degrees, an empty line ends"
+    while True:
+        text = answer(question, "")
+        if text == ("q" if reads_back else ""):
+            return None
+        if reads_back:
+            with opened(settings) as line:
+                pose = line.pose()
+            if pose is not None:
+                return np.array(pose.joints_rad)
+            typer.echo("not every servo tells where it is; look at cables and ids: dofbot servo read", err=True)
+            continue
+        try:
+            degrees = [float(word) for word in text.replace(",", " ").split()]
+        except ValueError:
+            degrees = []
+        if len(degrees) == 5 and all(low <= deg <= high for low, deg, high in zip(LEAST_DEG, degrees, MOST_DEG, strict=False)):
+            return np.radians(degrees)
+        typer.echo(f"'{text}' are not five angles inside the joints' limits", err=True)
+
+
+def _taker(folder: Path, command: str) -> Callable[[Path], None]:
+    def by_command(path: Path) -> None:
+        words = [word.replace("{}", str(path)) for word in shlex.split(command)]
+        try:
+            subprocess.run(words, check=True, timeout=TAKE_WITHIN_S, stdout=sys.stderr)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise CalibrationError(f"--take did not work ({error}), expected an image in {path}; try the command by hand") from None
+        if not path.is_file():
+            raise CalibrationError(f"--take wrote no image, expected {path}; put {{}} where the command takes its file name")
+
+    def by_person(path: Path) -> None:
+        from calibration.session import SUFFIXES
+
+        before = set(folder.iterdir())
+        typer.echo(f"take an image now and save it in {folder}", err=True)
+        while not (new := [one for one in set(folder.iterdir()) - before if one.suffix.lower() in SUFFIXES]):
+            time.sleep(POLL_S)
+        time.sleep(POLL_S)  # until it is whole
+        new[0].rename(path)
+
+    return by_command if command else by_person
+
+
+def _show(step: "Step") -> None:
+    told = f"left out: {step.refused}" if step.refused else "the board is seen"
+    typer.echo(f"{step.name}: {told}{_expected(step.expected)}", err=True)
+
+
+def _expected(found: "Expected | None") -> str:
+    if found is None:
+        return ""
+    shift_mm, turn_deg, zero_deg = 1e3 * found.hand_eye_m, np.degrees(found.hand_eye_rad), np.degrees(found.zeros_rad)
+    return f"; expected so far: camera ± {shift_mm:.2f} mm and {turn_deg:.2f}°, zeros ± {zero_deg:.2f}°"
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
