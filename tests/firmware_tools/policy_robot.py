@@ -132,9 +132,10 @@ from firmware_tools import policy_install
 policy.LATENCY_PROBES = 100
 for line in sys.stdin:
     if (child := os.fork()) == 0:
-        os.close(2)
+        os.dup2(2, 1)
         os._exit(policy_install.main(line.split()))
     print(child, flush=True)
+    sys.stdin.readline()  # until then its process id is nobody else's
     print(os.waitpid(child, 0)[1], flush=True)
 """
 
@@ -157,8 +158,10 @@ class Pushed:
         return time.monotonic() - self._began_s
 
     def _line(self) -> str:
+        assert self._server.stdin is not None
         assert self._server.stdout is not None
-        return next(line for line in self._server.stdout if line.strip().isdigit())
+        print(file=self._server.stdin, flush=True)
+        return self._server.stdout.readline()
 
 
 @contextmanager
