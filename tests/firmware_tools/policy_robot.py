@@ -5,10 +5,11 @@ The policy is this repository's own. Its variants differ in one byte of the trai
 
 import datetime
 import os
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from tests.firmware_tools.robot import ROOT, SCRIPTS
 
 BUNDLED_DATA = (ROOT / "trainer" / "results" / "policy.onnx").read_bytes()
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+# As `python -I -m firmware_tools.policy_install` does it, on a machine that may be busy.
+CALL = "import sys; from edge import policy; from firmware_tools import policy_install as its; "
+CALL += "policy.LATENCY_PROBES = 100; sys.exit(its.main())"
 SETTINGS = """[run]
 policy = "{root}/bundled.onnx"
 [policy]
@@ -63,7 +67,7 @@ class PolicyRobot:
             script.chmod(0o755)
         python = self.root / "opt/dofbot-grasp/current/bin/python"
         python.parent.mkdir(parents=True)
-        python.write_text(f'#!/bin/sh\nshift; PYTHONPATH={ROOT} exec {sys.executable} "$@"\n')
+        python.write_text(f"#!/bin/sh\nshift 3; PYTHONPATH={ROOT} exec {sys.executable} -c '{CALL}' \"$@\"\n")
         python.chmod(0o755)
         self.path = f"{self.fake / 'bin'}:{os.environ['PATH']}"
 
@@ -118,3 +122,65 @@ class Process:
             self._ends.set()
             self._thread.join()
             self._server.close()
+
+
+# Imports once, then forks a child for each line: starting Python and onnxruntime anew takes longer than a push.
+FORKS = """
+import os, sys
+from edge import policy
+from firmware_tools import policy_install
+policy.LATENCY_PROBES = 100
+for line in sys.stdin:
+    if (child := os.fork()) == 0:
+        os.dup2(2, 1)
+        os._exit(policy_install.main(line.split()))
+    print(child, flush=True)
+    sys.stdin.readline()  # until then its process id is nobody else's
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+class Pushed:
+    """A push that is under way, in a process of its own."""
+
+    def __init__(self, pid: int, server: "subprocess.Popen[str]") -> None:
+        self.pid = pid
+        self._server = server
+        self._began_s = time.monotonic()
+
+    def is_killed(self) -> bool:
+        """Whether it was, once it has ended."""
+        return os.WIFSIGNALED(int(self._line()))
+
+    def lasts_s(self) -> float:
+        """How long it takes."""
+        assert int(self._line()) == 0
+        return time.monotonic() - self._began_s
+
+    def _line(self) -> str:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        print(file=self._server.stdin, flush=True)
+        return self._server.stdout.readline()
+
+
+@contextmanager
+def ready_robot(robot: PolicyRobot) -> Iterator[Callable[[Path], Pushed]]:
+    """The robot's part, ready to push files by force."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        [sys.executable, "-c", FORKS], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+
+    def start(path: Path) -> Pushed:
+        print("push", path, "--force", "--json", "--root", robot.root, file=server.stdin, flush=True)
+        return Pushed(int(server.stdout.readline()), server)
+
+    try:
+        yield start
+    finally:
+        server.stdin.close()
+        server.wait()
+        server.stdout.close()
