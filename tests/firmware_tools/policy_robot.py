@@ -127,9 +127,9 @@ class Process:
 # Imports once, then forks a child for each line: starting Python and onnxruntime anew takes longer than a push.
 FORKS = """
 import os, sys
-from edge import policy
+from edge import policy, shadow
 from firmware_tools import policy_install
-policy.LATENCY_PROBES = 100
+policy.LATENCY_PROBES, shadow.RUNS = 100, 20
 for line in sys.stdin:
     if (child := os.fork()) == 0:
         os.dup2(2, 1)

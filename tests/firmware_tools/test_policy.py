@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edge import policy, signature
+from edge import policy, shadow, signature
 from edge.errors import DofbotError, InstallError, PolicyError, RefusedError
 from edge.policy_slots import BUNDLED, KEPT
 from firmware_tools import policy_cli, policy_install, policy_push
@@ -32,6 +32,7 @@ def name(data: bytes) -> str:
 @pytest.fixture
 def robot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PolicyRobot:
     robot = PolicyRobot(tmp_path)
+    monkeypatch.setattr(shadow, "RUNS", 20)
     monkeypatch.setattr(policy, "LATENCY_PROBES", 100)  # this machine may be busy
     monkeypatch.setenv("PATH", robot.path)
     return robot
@@ -57,7 +58,7 @@ def assert_runs(robot: PolicyRobot, process: Process, data: bytes, link: str | N
 def test_a_pushed_policy_runs_is_on_trial_and_goes_back_again(robot: PolicyRobot, process: Process) -> None:
     done = here(robot, "push", robot.file(NEW))
     assert (done["policy"], done["before"], done["running"]) == (name(NEW), BUNDLED, True)
-    assert done["shadow"]["runs"] == 300
+    assert done["shadow"]["runs"] == shadow.RUNS
     assert 0.0 < done["shadow"]["p99_s"] <= 0.010
     assert_runs(robot, process, NEW)
     trial = robot.slots.running_trial()
