@@ -1,0 +1,159 @@
+"""The bundle for a Raspberry Pi does there, on an emulated one, what it does on a PC."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.record import read
+from tests.arm64 import golden
+from tests.arm64.board import CURRENT, Board, Memory
+from tests.arm64.conftest import Installed, Measure
+from tests.hil import trace
+from tests.systemd.rootfs import ROOT
+
+pytestmark = pytest.mark.arm64
+POLICY = f"{CURRENT}/policy.onnx"
+CONFIG = "/etc/dofbot-grasp/config.toml"
+DRIVERS = ("pca9685", "dofbot_board")
+GOLDEN_BOUND = 1e-4
+RESIDENT_MB = 120.0
+WITHIN_S = 300.0  # for what a Raspberry Pi does in a few seconds
+
+
+def configuration(driver: str, port: int, clock: str = "virtual", extra: str = "") -> str:
+    return f"""
+[bus]
+driver = "{driver}"
+i2c = "emulated"
+[simulator]
+port = {port}
+clock = "{clock}"
+[run]
+policy = "{POLICY}"
+record = "/tmp/{driver}.record"
+[control]
+socket = "/tmp/control.sock"
+{extra}"""
+
+
+def wait_for(question: Callable[[], object], process: "subprocess.Popen[str]", log: Path) -> None:
+    deadline_s = time.monotonic() + WITHIN_S
+    while not question():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline_s, log.read_text()
+        time.sleep(0.1)
+
+
+def assert_set_points_are_safe(board: Board, driver: str) -> None:
+    ticks = list(read(board.root / "tmp" / f"{driver}.record"))
+    assert len(ticks) > 200
+    assert not trace.unsafe_set_points(iter(ticks))
+
+
+def test_the_installer_made_its_version_the_current_one(installed: Installed) -> None:
+    assert {step["state"] for step in installed.steps.values()} <= {"did", "done"}
+    current = (installed.board.root / CURRENT.lstrip("/")).readlink()
+    assert json.loads(installed.board.run("python3", "/bundle/install.py", "releases").stdout)["current"] == current.name
+    assert installed.board.run("uname", "-m").stdout.strip() == "aarch64"
+    assert installed.board.dofbot("--version").stdout.startswith("dofbot")
+
+
+def test_doctor_finds_no_package_that_does_not_load(board: Board, port: int, measure: Measure) -> None:
+    path = board.write("/tmp/doctor.toml", configuration("pca9685", port))
+    began_s = time.monotonic()
+    answer = board.dofbot("doctor", "--json", "--config", path, check=False)
+    measure.took("dofbot doctor", began_s)
+    print(answer.stdout)
+    findings = {finding["name"]: finding for finding in json.loads(answer.stdout)["findings"]}
+    assert findings["Python"]["verdict"] == "ok"
+    assert "aarch64" in findings["Python"]["found"]
+    assert not [finding for finding in findings.values() if "kills" in finding["found"] or "SIGILL" in finding["found"]]
+    assert {"numpy", "msgspec", "onnxruntime", "typer", "rich"} <= set(findings["packages"]["found"].removesuffix(" load").split(", "))
+
+
+def test_the_policy_decides_as_on_a_pc(board: Board, measure: Measure) -> None:
+    (board.root / "tmp" / "golden.py").write_bytes(Path(golden.__file__).read_bytes())
+    here = golden.__file__, str(ROOT / "trainer" / "results" / "policy.onnx")
+    on_pc = json.loads(
+        subprocess.run([sys.executable, *here], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=True).stdout
+    )
+    on_board = json.loads(board.run(f"{CURRENT}/bin/python", "/tmp/golden.py", POLICY).stdout)
+    assert (on_pc["machine"], on_board["machine"]) == ("x86_64", "aarch64")
+    computed = np.array(on_board["actions"])
+    assert computed.shape == np.array(on_pc["actions"]).shape
+    measure.note("golden vectors: aarch64 against x86-64", float(np.abs(computed - on_pc["actions"]).max()), "", GOLDEN_BOUND)
+    measure.note("golden vectors: aarch64 against those in the file", float(np.abs(computed - on_board["stated"]).max()), "", GOLDEN_BOUND)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_it_picks_up_a_block(board: Board, port: int, driver: str, measure: Measure) -> None:
+    path = board.write("/tmp/grasp.toml", configuration(driver, port))
+    began_s = time.monotonic()
+    board.dofbot("run", "--config", path, "--arm", "--grasps", "1", "--summary", "/tmp/summary.json")
+    measure.took(f"a grasp on the virtual clock, {driver}", began_s)
+    summary = json.loads((board.root / "tmp/summary.json").read_bytes())
+    assert (summary["attempts"], summary["picked"], summary["stopped_by"]) == (1, 1, "done")
+    assert_set_points_are_safe(board, driver)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_it_holds_while_bus_and_camera_are_away_and_goes_on(board: Board, port: int, driver: str) -> None:
+    script = """[faults]
+allow = true
+script = [{target = "bus", mode = "off", start_s = 1.0, for_s = 0.3}, {target = "camera", mode = "off", start_s = 5.0, for_s = 2.0}]
+"""
+    path = board.write("/tmp/faults.toml", configuration(driver, port, extra=script))
+    board.dofbot("run", "--config", path, "--arm", "--grasps", "1", "--summary", "/tmp/summary.json")
+    summary = json.loads((board.root / "tmp/summary.json").read_bytes())
+    assert (summary["attempts"], summary["picked"], summary["safe_reason"]) == (1, 1, "")
+    assert summary["holds"] > 50  # of the 100 ticks that two seconds have
+    assert_set_points_are_safe(board, driver)
+
+
+def test_a_damaged_policy_is_refused_in_one_sentence(board: Board, port: int) -> None:
+    data = bytearray((board.root / POLICY.lstrip("/")).read_bytes())
+    data[len(data) // 2] ^= 1
+    (board.root / "tmp/damaged.onnx").write_bytes(data)
+    path = board.write("/tmp/damaged.toml", configuration("pca9685", port).replace(POLICY, "/tmp/damaged.onnx"))
+    answer = board.dofbot("run", "--config", path, "--arm", "--grasps", "1", check=False)
+    assert answer.returncode == 78
+    assert "damaged" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_sigterm_in_motion_parks_first(board: Board, port: int, tmp_path: Path) -> None:
+    path, log = board.write("/tmp/term.toml", configuration("pca9685", port)), tmp_path / "log"
+    process = board.start("dofbot", "run", "--config", path, "--arm", "--grasps", "0", "-v", log=log)
+    wait_for(lambda: "→ APPROACH" in log.read_text(), process, log)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(WITHIN_S) == 0, log.read_text()
+    assert "→ PARK" in log.read_text()
+    assert_set_points_are_safe(board, "pca9685")
+
+
+def test_the_service_is_small_and_a_kill_leaves_it_to_the_release_helper(board: Board, port: int, tmp_path: Path, measure: Measure) -> None:
+    path, log = board.write("/tmp/real.toml", configuration("pca9685", port, "real")), tmp_path / "log"
+    process = board.start("dofbot", "run", "--config", path, "-v", log=log)
+    try:
+        wait_for(lambda: "DISARMED, listening" in log.read_text(), process, log)
+        status = json.loads(board.dofbot("status", "--json", "--socket", "/tmp/control.sock").stdout)
+        assert status["state"] == "DISARMED"
+        runtime = Memory(process.pid)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        measure.note("runtime, resident, QEMU's translation included", runtime.resident, "MB")
+        measure.note("runtime, resident, without QEMU's heap and translated code", runtime.resident - runtime.translator, "MB", RESIDENT_MB)
+        for child in map(int, children):
+            one = Memory(child)
+            measure.note("its camera process, resident, QEMU's translation included", one.resident, "MB")
+            measure.note("its camera process, the same without", one.resident - one.translator, "MB")
+    finally:
+        process.kill()
+        process.wait()
+    assert board.dofbot("release", "--config", path).returncode == 0
