@@ -27,7 +27,7 @@ hil: $(VENV)/.dev ## Break everything that can break while the simulated arm mov
 hil-systemd: $(VENV)/.dev ## Start, stop, kill and freeze the service under a real systemd; needs root and systemd-nspawn
 	$(BIN)/pytest tests/systemd -m systemd -rs $(ARGS)
 
-hil-arm64: $(VENV)/.dev ## Install the bundle on an emulated Raspberry Pi, and grasp there; needs root, debootstrap and qemu-user-static
+hil-arm64: $(VENV)/.dev ## Install the bundle on an emulated Raspberry Pi, and grasp; needs root, debootstrap and qemu-user-static
 	$(BIN)/pytest tests/arm64 -m arm64 -rs $(ARGS)
 
 check: $(VENV)/.dev ## Lint, check the formatting, check the types

@@ -99,3 +99,7 @@ def _bootstrap(folder: Path) -> None:
         archive.unlink()
     for name in ("passwd", "group"):  # which base-passwd's configuration would copy
         shutil.copyfile(folder / f"usr/share/base-passwd/{name}.master", folder / "etc" / name)
+    for name in ("proc", "sys", "dev"):  # where debootstrap is in a container itself, it makes links of some
+        if (folder / name).is_symlink():
+            (folder / name).unlink()
+        (folder / name).mkdir(exist_ok=True)
