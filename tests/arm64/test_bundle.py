@@ -169,10 +169,11 @@ def test_the_service_is_small_and_a_kill_leaves_it_to_the_release_helper(board: 
         status = json.loads(board.dofbot("status", "--json", "--socket", "/tmp/control.sock").stdout)
         assert status["state"] == "DISARMED"
         runtime = Memory(process.pid)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        children = [int(pid) for task in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in task.read_text().split()]
+        assert len(children) == 1  # the camera's
         measure.note("runtime, resident, QEMU's translation included", runtime.resident, "MB")
         measure.note("runtime, resident, without QEMU's heap and translated code", runtime.resident - runtime.translator, "MB", RESIDENT_MB)
-        for child in map(int, children):
+        for child in children:
             one = Memory(child)
             measure.note("its camera process, resident, QEMU's translation included", one.resident, "MB")
             measure.note("its camera process, the same without", one.resident - one.translator, "MB")
