@@ -1,6 +1,7 @@
 """Builds, once, an arm64 Debian root file system with nothing but Python in it; later calls find it in .cache/."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ def missing() -> str:
         "unshare": "util-linux",
         "setpriv": "util-linux",
         "dpkg-deb": "dpkg",
+        "apt-get": "apt",
     }
     absent = [tool for tool in tools if shutil.which(tool) is None]
     if sys.platform != "linux" or os.geteuid() != 0:
@@ -57,7 +59,7 @@ def emulation() -> Iterator[None]:
     try:
         if not mounted:
             run("mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT))
-        own = not any((BINFMT / name).exists() for name in ("qemu-aarch64", HANDLER))
+        own = not any(_is_fixed(BINFMT / name) for name in ("qemu-aarch64", HANDLER))
         if own:
             (BINFMT / "register").write_text(f":{HANDLER}:M::{ELF_MAGIC}:{ELF_MASK}:{shutil.which(QEMU)}:F")
     except (OSError, RuntimeError) as error:
@@ -87,6 +89,11 @@ def build() -> Path:
 def packed(folder: Path) -> Path:
     """The bundle of the working tree for this root file system."""
     return bundle.build(folder, "aarch64", bundle.POLICY, lambda text: print(text, flush=True), PYTHON)
+
+
+def _is_fixed(handler: Path) -> bool:
+    """Whether QEMU is registered, and found in any root."""
+    return handler.exists() and bool(re.search(r"^flags: \w*F", handler.read_text(), re.M))
 
 
 def _bootstrap(folder: Path) -> None:
