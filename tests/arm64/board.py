@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from firmware_tools import bundle
 from tests.arm64.rootfs import CORE
@@ -26,25 +26,32 @@ root="$0" && exec chroot "$root" "$@"
 """
 
 
-class Memory:
-    """Where a process's resident memory is, in MB. `resident` is all that the kernel sees, QEMU included.
+class Memory(NamedTuple):
+    """A process's memory in MB. `resident` is all that the kernel sees, QEMU included; `without_qemu` at most what it takes by itself.
 
-    QEMU keeps translated code in memory that is both writable and executable, which no page of the emulated program is here, and its own
-    data on the heap; both, and QEMU's program, are `translator`. The rest is what the program itself, and its libraries, take.
+    QEMU keeps translated code where memory is both writable and executable, which no page of the emulated program is here, and its own
+    data on the heap: both are left out, and its program. `share` counts of pages that several processes have each one's part.
     """
 
-    def __init__(self, pid: int) -> None:
-        self.resident = self.translator = 0.0
-        is_translator = False
+    resident: float
+    without_qemu: float
+    share: float  # of `without_qemu`
+
+    @classmethod
+    def of(cls, pid: int) -> "Memory":
+        """What /proc/PID/smaps says."""
+        resident = without_qemu = share = 0.0
+        is_qemu = False
         for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-            first, _, rest = line.partition(" ")
-            if "-" in first and not first.endswith(":"):
-                access, *_, name = rest.split()
-                is_translator = access.startswith("rwx") or name == "[heap]" or "/qemu-" in name
-            elif first == "Rss:":
-                size = int(rest.split()[0]) * 1024 / 1e6
-                self.resident += size
-                self.translator += size if is_translator else 0.0
+            first, *rest = line.split()
+            if not first.endswith(":"):  # a mapping: addresses, access, offset, device, inode, and perhaps a name
+                is_qemu = rest[0].startswith("rwx") or rest[-1] == "[heap]" or "/qemu-" in rest[-1]
+                continue
+            size = int(rest[0]) * 1024 / 1e6 if first in ("Rss:", "Pss:") else 0.0
+            resident += size if first == "Rss:" else 0.0
+            without_qemu += size if first == "Rss:" and not is_qemu else 0.0
+            share += size if first == "Pss:" and not is_qemu else 0.0
+        return cls(resident, without_qemu, share)
 
 
 class Board:

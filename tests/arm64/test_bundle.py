@@ -168,16 +168,14 @@ def test_the_service_is_small_and_a_kill_leaves_it_to_the_release_helper(board: 
         wait_for(lambda: "DISARMED, listening" in log.read_text(), process, log)
         status = json.loads(board.dofbot("status", "--json", "--socket", "/tmp/control.sock").stdout)
         assert status["state"] == "DISARMED"
-        runtime = Memory(process.pid)
-        children = [int(pid) for task in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in task.read_text().split()]
-        assert len(children) == 1  # the camera's
-        measure.note("runtime, resident, QEMU's translation included", runtime.resident, "MB")
-        measure.note("runtime, resident, without QEMU's heap and translated code", runtime.resident - runtime.translator, "MB", RESIDENT_MB)
-        for child in children:
-            one = Memory(child)
-            measure.note("its camera process, resident, QEMU's translation included", one.resident, "MB")
-            measure.note("its camera process, the same without", one.resident - one.translator, "MB")
+        camera = [int(pid) for task in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in task.read_text().split()]
+        assert len(camera) == 1
+        found = {"runtime": Memory.of(process.pid), "its camera process": Memory.of(camera[0])}
     finally:
         process.kill()
         process.wait()
+    for name, memory in found.items():
+        measure.note(f"{name}, resident, QEMU included", memory.resident, "MB")
+        measure.note(f"{name}, resident, QEMU's heap and translation left out", memory.without_qemu, "MB", RESIDENT_MB)
+    measure.note("both, with each shared page once", sum(memory.share for memory in found.values()), "MB", RESIDENT_MB)
     assert board.dofbot("release", "--config", path).returncode == 0
