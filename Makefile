@@ -10,10 +10,10 @@ INSTALL := $(BIN)/pip install -c requirements/constraints.txt
 PINS := pyproject.toml requirements/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test hil hil-systemd check coverage security mutants gate-soak train export eval bench bundle deploy clean
+.PHONY: help demo test hil hil-systemd hil-arm64 check coverage security mutants gate-soak train export eval bench bundle deploy clean
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.sim ## Run the whole pipeline on a simulated arm, no hardware needed
 	$(BIN)/dofbot demo $(ARGS)
@@ -26,6 +26,9 @@ hil: $(VENV)/.dev ## Break everything that can break while the simulated arm mov
 
 hil-systemd: $(VENV)/.dev ## Start, stop, kill and freeze the service under a real systemd; needs root and systemd-nspawn
 	$(BIN)/pytest tests/systemd -m systemd -rs $(ARGS)
+
+hil-arm64: $(VENV)/.dev ## Install the bundle on an emulated Raspberry Pi, and grasp; needs root, debootstrap and qemu-user-static
+	$(BIN)/pytest tests/arm64 -m arm64 -rs $(ARGS)
 
 check: $(VENV)/.dev ## Lint, check the formatting, check the types
 	$(BIN)/ruff check

@@ -36,20 +36,20 @@ def build() -> Path:
     """The root file system's folder; nothing of the project is in it but its dependencies. Raises `UnavailableError` without a Debian."""
     suite = SUITES[sys.version_info[:2]]
     pins = [ROOT / "pyproject.toml", ROOT / "requirements" / "constraints.txt", Path(__file__)]
-    base = CACHE / f"{suite}-{_digest(PACKAGES.encode())}"
-    complete = CACHE / f"{base.name}-{_digest(*(path.read_bytes() for path in pins))}"
+    base = CACHE / f"{suite}-{digest(PACKAGES.encode())}"
+    complete = CACHE / f"{base.name}-{digest(*(path.read_bytes() for path in pins))}"
     CACHE.mkdir(parents=True, exist_ok=True)
     if not base.exists():
         print(f"building {base} with debootstrap: about 2 minutes, once", flush=True)
         try:
-            _into(base, lambda folder: _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(folder), *_mirror()))
+            into(base, lambda folder: run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(folder), *mirror()))
         except RuntimeError as error:
             raise UnavailableError(f"no Debian {suite} could be built: {error}") from None
     if not complete.exists():
         print(f"installing the package's dependencies into {complete}", flush=True)
         for old in CACHE.glob(f"{base.name}-*"):
             shutil.rmtree(old)
-        _into(complete, lambda folder: _install(base, folder))
+        into(complete, lambda folder: _install(base, folder))
     return complete
 
 
@@ -58,16 +58,16 @@ def wheel(folder: Path) -> Path:
     copy = folder / "tree"
     ignored = shutil.ignore_patterns(".*", "build", "dist", "out", "tests", "docs", "__pycache__", "*.egg-info")
     shutil.copytree(ROOT, copy, ignore=ignored)
-    _run(*_pip("wheel"), "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(copy))
+    run(*_pip("wheel"), "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(copy))
     return next(folder.glob("*.whl"))
 
 
 def _install(base: Path, folder: Path) -> None:
-    _run("cp", "--archive", "--reflink=auto", f"{base}/.", str(folder))
+    run("cp", "--archive", "--reflink=auto", f"{base}/.", str(folder))
     wheels = folder / "wheels"
-    _run(*_pip("wheel"), "-c", str(ROOT / "requirements" / "constraints.txt"), "--wheel-dir", str(wheels), f"{ROOT}[servo]")
+    run(*_pip("wheel"), "-c", str(ROOT / "requirements" / "constraints.txt"), "--wheel-dir", str(wheels), f"{ROOT}[servo]")
     inside = f"python3 -m venv {ENVIRONMENT} && {ENVIRONMENT}/bin/pip install --no-index --find-links /wheels 'dofbot-grasp[servo]'"
-    _run("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={folder}", "--pipe", "sh", "-c", inside)
+    run("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={folder}", "--pipe", "sh", "-c", inside)
     shutil.rmtree(wheels)
 
 
@@ -75,14 +75,14 @@ def _pip(verb: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "pip", verb, "--quiet", "--disable-pip-version-check")
 
 
-def _mirror() -> list[str]:
+def mirror() -> list[str]:
     """Where this machine's apt gets Debian from; none where it runs something else, and debootstrap knows one."""
     command = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)", "Created-By: Packages"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return [line.removeprefix("Debian ") for line in lines if line.startswith("Debian ") and "security" not in line][:1]
 
 
-def _into(folder: Path, fill) -> None:
+def into(folder: Path, fill) -> None:
     """Fill a folder under another name first: one that was interrupted is never taken for a complete one."""
     partial = folder.with_name(f"partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -91,11 +91,11 @@ def _into(folder: Path, fill) -> None:
     partial.rename(folder)
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_S, check=False)
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{(result.stdout + result.stderr)[-3000:]}")
 
 
-def _digest(*contents: bytes) -> str:
+def digest(*contents: bytes) -> str:
     return hashlib.sha256(b"\0".join(contents)).hexdigest()[:12]
