@@ -14,7 +14,7 @@ HEAD = """# What may go wrong, and what follows
 
 `make hil` has written this: it starts `dofbot run` with each of the two servo boards emulated, breaks something while the arm moves, and
 reads from what arrives at the servos whether the arm did what it must, and nothing that it must not: no command that is not finite,
-leaves the joint limits or the box, is too fast or too sudden, or comes within half a tick of another. `tests/hil/matrix.py` is the table.
+leaves the joint limits or the box, is too fast or too sudden, or comes within 5 ms of another. `tests/hil/matrix.py` is the table.
 
 *Bound* is the time from the fault to what follows, *measured* how long that took on two x86 cores: to HOLD, to SAFE, to the end of the
 process; where the arm goes on, how late a set point came at most; a dash is nothing measured. T is a tick, 20 ms. *First proposal* is

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge import kinematics, robot
+from edge.bus_writer import WRITE_WITHIN_S
 from edge.messages import JointCommand
 from edge.record import TickRecord
 from edge.safety import DOFBOT_LIMITS
@@ -19,7 +20,7 @@ from tests.hil.world import ENTRY, MOUNT, PARKED, SERVOS
 from trainer.servo_model import LAG_S
 
 TICK_S = 0.02
-STAMP_S = 0.003  # the desk may be rendering when pulses arrive
+APART_S = TICK_S / 2.0 - WRITE_WITHIN_S  # ticks are half a tick apart, and the bus may take so long for the first one's set point
 PARKED_DEG = 5.0  # servos lag: at the fastest they are this far behind when the set points have arrived
 AXES = (*robot.JOINT_NAMES[:5], "gripper")
 
@@ -107,11 +108,11 @@ def _unsafe(trace: Sequence[Sent], way: Way) -> Iterator[tuple[Sent, str]]:
             continue
         for found in _misplaced(sent.command, way):
             yield sent, found
-        if last is not None and sent.at_s - last.at_s < TICK_S / 2.0 - STAMP_S:
+        if last is not None and sent.at_s - last.at_s < APART_S:
             # Another attempt at the same set point, which may have reached some servos before; the board shows its servos' way there.
             twice = set(_told(sent, last)) & set(moved)
             if way.lag_s == 0.0 and twice:
-                yield sent, f"{', '.join(sorted(twice))} got two set points within half a tick"
+                yield sent, f"{', '.join(sorted(twice))} got two set points within {APART_S * 1e3:g} ms"
             last = sent._replace(at_s=last.at_s)
             continue
         moved = AXES if last is None else _told(sent, last)
