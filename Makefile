@@ -63,7 +63,7 @@ eval: $(VENV)/.sim ## Measure a policy's success rate in simulation
 	$(BIN)/dofbot eval $(ARGS)
 
 bench: $(VENV)/.dev ## Measure speed and accuracy against the numbers to beat
-	$(BIN)/python tests/bench/run.py $(ARGS)
+	PYTHONPATH=. $(BIN)/python tests/bench/run.py $(ARGS)
 
 bundle: $(VENV)/.dev ## Pack everything a robot needs into one file in dist/; ARCH=x86_64 for a PC
 	$(BIN)/dofbot bundle --arch $(ARCH) $(ARGS)

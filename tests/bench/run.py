@@ -1,6 +1,6 @@
 """Measures speed and accuracy beside the peers, in one run on one core; figures and bars, no verdict. About twenty minutes.
 
-python tests/bench/run.py [NAME …] [--json FILE] [--loop-s SECONDS] [--calibration-trials N]
+PYTHONPATH=. python tests/bench/run.py [NAME …] [--json FILE] [--loop-s SECONDS] [--calibration-trials N]
 """
 
 import argparse
