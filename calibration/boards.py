@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from calibration import json_file
 from calibration.opencv import Ids, marker_bits
 from edge.errors import CalibrationError, ConfigError
-from edge.files import write_atomically
 from edge.messages import Float64
 
 RULER_MM = 100.0  # as drawn, once along x and once along y
@@ -189,20 +189,13 @@ def measured(board: Board, ruler_mm: tuple[float, float]) -> Board:
 
 def save(path: Path, board: Board) -> None:
     """Write the board's JSON whole; raises `ConfigError`."""
-    try:
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(board)) + b"\n")
-    except OSError as error:
-        raise ConfigError(f"board {path} cannot be written ({error.strerror}); give a path that you may write to") from None
+    json_file.save(path, board, "board")
 
 
 def load(path: Path) -> Board:
     """Read a board's JSON; raises `ConfigError`."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=CharucoBoard | MarkerBoard)
-    except OSError as error:
-        raise ConfigError(f"board {path} cannot be read ({error.strerror}), expected what dofbot calibrate board wrote; run it") from None
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"board {path} is damaged or not ours ({error}); run dofbot calibrate board again") from None
+    board: Board = json_file.load(path, CharucoBoard | MarkerBoard, "board", "write one: dofbot calibrate board")
+    return board
 
 
 def _marker_rects(board: Board) -> list[Rect]:

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 
+from calibration import json_file
 from calibration.boards import Board, CharucoBoard, MarkerBoard
 from calibration.detect import Detection
-from edge.errors import CalibrationError, ConfigError
-from edge.files import write_atomically
+from edge.errors import CalibrationError
 
 RETURNS_MIN = 3
 CORNERS_MIN = 4  # the same ones, then and now
@@ -78,20 +77,13 @@ def compare(reference: Reference, now: Detection, size: tuple[int, int]) -> Shif
 
 def save(path: Path, reference: Reference) -> None:
     """Write the reference whole; raises `ConfigError`."""
-    try:
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(reference)) + b"\n")
-    except OSError as error:
-        raise ConfigError(f"reference {path} cannot be written ({error.strerror}); give a path that you may write to") from None
+    json_file.save(path, reference, "reference")
 
 
 def load(path: Path) -> Reference:
     """Read a reference; raises `ConfigError`."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Reference)
-    except OSError as error:
-        raise ConfigError(f"reference {path} cannot be read ({error.strerror}); take one: dofbot calibrate check --learn") from None
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"reference {path} is damaged or not ours ({error}); take one: dofbot calibrate check --learn") from None
+    reference: Reference = json_file.load(path, Reference, "reference", "take one: dofbot calibrate check --learn")
+    return reference
 
 
 def _of(found: Detection, ids: Sequence[int]) -> np.ndarray:

@@ -5,34 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
-from calibration import cli, simulated_arm, simulated_session
+from calibration import simulated_arm, simulated_session
 from calibration.arm_model import ServoArm
 from edge import calibration as files
 from edge.config import Config
-from edge.errors import CalibrationError, ConfigError, DofbotError
+from edge.errors import CalibrationError, ConfigError
 from tests.calibration import arm_folders
-
-app = typer.Typer()
-cli.register(app)
-
-
-@app.callback()
-def _root() -> None:
-    """What `dofbot` is."""
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
-
-
-def refusal(result: Result, error: type[DofbotError]) -> str:
-    assert isinstance(result.exception, error), result.output
-    message = str(result.exception)
-    assert "\n" not in message
-    return message
+from tests.calibration.command_line import refusal, run
 
 
 @pytest.fixture

@@ -6,35 +6,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
 from calibration import boards, cli, depth, render, session
 from calibration.opencv import Image, Lens, project
 from edge import calibration as files
 from edge import camera_check
 from edge.config import CalibrationConfig
-from edge.errors import CalibrationError, ConfigError, DofbotError
+from edge.errors import CalibrationError, ConfigError
+from tests.calibration.command_line import refusal, run
 from tests.calibration.scenes import BOARD, LENS, facing, views
-
-app = typer.Typer()
-cli.register(app)
-
-
-@app.callback()
-def _root() -> None:
-    """What `dofbot` is."""
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
-
-
-def refusal(result: Result, error: type[DofbotError]) -> str:
-    assert isinstance(result.exception, error), result.output
-    message = str(result.exception)
-    assert "\n" not in message
-    return message
 
 
 @pytest.fixture
