@@ -63,9 +63,7 @@ class Installer:
         if len(found) != 1:
             raise PolicyError(f"{name!r} fits {len(found)} of the policies that are kept, expected one; dofbot policy list")
         with self.slots.locked():
-            if found[0] != BUNDLED:
-                signed = self.slots.signature_path(found[0])
-                self._check_signature(digest(read(self.slots.path(found[0]))), signed.read_bytes() if signed.exists() else None)
+            self._check_kept(found[0])
             return self._activate(found[0], force)
 
     def rollback(self) -> dict[str, object]:
@@ -75,6 +73,7 @@ class Installer:
             active, previous = self.slots.active, self.slots.linked("previous")
             if previous == active:
                 raise PolicyError(f"there is no policy before {active}, expected one; dofbot policy list")
+            self._check_kept(previous)
             return self._switch(previous, None)
 
     def describe(self) -> list[dict[str, object]]:
@@ -128,6 +127,12 @@ class Installer:
             if not (name := self.slots.name_of(running)):
                 raise
             self.slots.point("active", name)
+
+    def _check_kept(self, name: str) -> None:
+        """What is kept was signed once, by a key that may have been withdrawn since; a version's own policy came with its bundle."""
+        if name != BUNDLED:
+            signed = self.slots.signature_path(name)
+            self._check_signature(digest(read(self.slots.path(name))), signed.read_bytes() if signed.exists() else None)
 
     def _check_signature(self, sha256: str, signed: bytes | None) -> None:
         config = self._settings.policy

@@ -18,6 +18,7 @@ from edge import policy, shadow, signature
 from edge.errors import DofbotError, InstallError, PolicyError, RefusedError
 from edge.policy_slots import BUNDLED, KEPT
 from firmware_tools import policy_cli, policy_install, policy_push
+from firmware_tools.provision import CONFIG
 from tests.firmware_tools.policy_robot import BUNDLED_DATA, NOW, PolicyRobot, Process, ready_robot, variant
 
 HOST = "pi@dofbot"
@@ -170,6 +171,18 @@ def test_an_older_one_by_force_and_an_unsigned_one_where_the_configuration_says_
     free = PolicyRobot(tmp_path / "free", allow_unsigned=True)
     here(free, "push", free.file(NEW, None))
     assert free.slots.active == name(NEW)
+
+
+def test_a_key_that_was_withdrawn_brings_nothing_back(robot: PolicyRobot, process: Process) -> None:
+    here(robot, "push", robot.file(NEW))
+    here(robot, "push", robot.file(NEWER, LATER))
+    config = robot.root / CONFIG
+    key = signature.make_key(robot.home / "other").public
+    config.write_text(config.read_text().replace(robot.key.public, key))
+    for verb in (("activate", name(NEW), "--force"), ("rollback",)):
+        with pytest.raises(PolicyError, match=r"expected one of the 1 in policy\.trusted_keys"):
+            here(robot, *verb)
+        assert_runs(robot, process, NEWER)
 
 
 def test_a_slot_that_was_damaged_on_the_robot_is_not_activated(robot: PolicyRobot, process: Process) -> None:
