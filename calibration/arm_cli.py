@@ -176,7 +176,7 @@ def solved_from(
         raise ConfigError(f"calibration {calibration} has no lens, expected one; run dofbot calibrate intrinsics first")
     posed = joints_file.load(joints_file.find(images, joints))
     session = look_at(images, drawn, quiet=quiet)
-    arm = arm_session.arm_as_taken(images, configuration.load(config) if config else configuration.Config(), before)
+    arm = arm_session.arm_as_taken(images / arm_session.NAME, configuration.load(config) if config else configuration.Config(), before)
     views, held_out, points = arm_session.views_of(session, posed, arm, drawn)
     if session.size != before.lens.intrinsics[:2]:
         raise ConfigError(

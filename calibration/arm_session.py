@@ -63,20 +63,19 @@ class RefusedEstimateError(CalibrationError):
         self.solved = solved
 
 
-def arm_as_taken(folder: Path, config: Config, calibration: Calibration) -> ArmAsTaken:
-    """As kept in the folder; at the first call, what is in force now, which is then kept. Raises `ConfigError` for a damaged file."""
-    path = folder / NAME
+def arm_as_taken(path: Path, config: Config, calibration: Calibration) -> ArmAsTaken:
+    """As kept in the file; at the first call, what is in force now, which is then kept. Raises `ConfigError` for a damaged file."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ArmAsTaken)
     except FileNotFoundError:
         pass
     except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError(f"{path} is damaged or not ours ({error}); remove it if no servo was calibrated since the images") from None
+        raise ConfigError(f"{path} is damaged or not ours ({error}); remove it if no servo was calibrated since") from None
     now = in_force(config, calibration)
     try:
         write_atomically(path, msgspec.json.format(msgspec.json.encode(now)) + b"\n")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror}), expected a folder of your own; copy the images") from None
+        raise ConfigError(f"{path} cannot be written ({error.strerror}), expected a folder of your own; copy what is in it") from None
     return now
 
 

@@ -74,7 +74,7 @@ def _settings(config: "Config", before: "Calibration", folder: Path) -> "Config"
     from calibration import arm_session
 
     folder.mkdir(parents=True, exist_ok=True)
-    arm = arm_session.arm_as_taken(folder, config, before)
+    arm = arm_session.arm_as_taken(folder / arm_session.NAME, config, before)
     now = arm_session.in_force(config, before)
     if arm != now:
         raise ConfigError(f"{folder} was begun with servos that have been corrected since, expected the same; take a new folder")

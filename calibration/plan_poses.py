@@ -27,11 +27,13 @@ IMAGE_PX = (640, 480)
 MARGIN_PX = 8.0  # corners nearer to the border are not counted on: the arm stops a degree beside
 SEEN_SHARE = 0.75  # of the board's corners
 TOOL_ABOVE_TABLE_M = 0.020
+POINTER_ABOVE_TABLE_M = 0.003  # of what sticks out of the gripper
 CAMERA_ABOVE_TABLE_M = 0.050  # its housing has 42 mm edges
 CAMERA_TO_LINK_M = 0.060  # half a housing's diagonal, and half a bracket of 60 mm
 TOOL_TO_LINK_M = 0.060  # half an open gripper, and half a bracket
 OBLIQUE_MAX_RAD = np.radians(60.0)
 APPROACH_RAD = np.radians(3.0)  # before each pose every joint stands as much lower: more than the backlash of any hobby servo
+WAY_POINTS = 40  # looked at along a way of up to 180°
 FIRST_GUESS_M, FIRST_GUESS_RAD = 0.02, np.radians(10.0)  # σ of hand-eye and board before anything was seen
 
 
@@ -43,6 +45,7 @@ class Scene(NamedTuple):
     points_m: Float64
     camera: CameraPlace = "tool"
     image_px: tuple[int, int] = IMAGE_PX
+    pointer_m: float = 0.0  # by how much something in the gripper sticks out ahead of the tool centre
 
     def arm(self, joints_rad: Float64) -> ServoArm:
         """The arm in poses (n, 5)."""
@@ -199,12 +202,19 @@ def is_clear(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
     flange, tool = chain.transform_flange_to_table, chain.transform_flange_to_table[:, :3, 3]
     low = np.maximum(DOFBOT_LIMITS.tool_min_in_table_m, (-np.inf, -np.inf, TOOL_ABOVE_TABLE_M))
     clear = ((tool >= low) & (tool <= DOFBOT_LIMITS.tool_max_in_table_m)).all(axis=1)
+    clear &= tool[:, 2] + scene.pointer_m * flange[:, 2, 2] >= POINTER_ABOVE_TABLE_M
     clear &= ((joints_rad >= robot.POSITION_MIN_RAD) & (joints_rad <= robot.POSITION_MAX_RAD)).all(axis=1)
     if scene.camera != "fixed":
         camera = (flange @ scene.state.hand_eye)[:, :3, 3]
         clear &= camera[:, 2] >= CAMERA_ABOVE_TABLE_M
         clear &= _to_links_m(camera, chain.origin[:, :4]).min(axis=1) >= CAMERA_TO_LINK_M
     return np.asarray(clear & (_to_links_m(tool, chain.origin[:, :3]).min(axis=1) >= TOOL_TO_LINK_M))
+
+
+def is_clear_way(scene: Scene, start_rad: Float64, goal_rad: Float64) -> bool:
+    """Whether all joints (5,) may turn straight from one pose to another."""
+    share = np.linspace(0.0, 1.0, WAY_POINTS)[:, None]
+    return bool(is_clear(scene, start_rad + (goal_rad - start_rad) * share).all())
 
 
 def _to_links_m(point: Float64, joints: Float64) -> Float64:

@@ -19,6 +19,7 @@ from calibration.lens import NAMES
 from calibration.opencv import Lens
 from edge import calibration as files
 from edge.config import Config
+from edge.errors import ConfigError
 from edge.files import write_atomically
 from edge.messages import Float64, Intrinsics
 
@@ -38,8 +39,13 @@ class Truth(Struct, frozen=True, forbid_unknown_fields=True):
     hand_eye: list[list[float]]
     zeros_deg: list[float]
     scales: list[float]
-    joint1_zero_deg: float  # no picture shows it
+    all_zeros_deg: list[float]  # those that no picture shows, too
     tool_in_table_m: dict[str, tuple[float, float]]  # where the tool really was in each image
+
+    @property
+    def joint1_zero_deg(self) -> float:
+        """By which the estimate's table is turned about the base axis."""
+        return self.all_zeros_deg[0]
 
 
 class Off(NamedTuple):
@@ -63,7 +69,7 @@ def take(folder: Path, seed: int, plan: plan_poses.Plan, errors: simulated_arm.E
     gauge = one.in_gauge()
     truth = Truth(
         seed, errors.gauss_deg, gauge.hand_eye.tolist(), np.degrees(gauge.zeros_rad).tolist(), gauge.scales.tolist(),
-        float(np.degrees(one.truth.zeros_rad[0])),
+        np.degrees(one.truth.zeros_rad).tolist(),
         {name: (float(x), float(y)) for name, (x, y) in zip(names, tools, strict=True)},
     )  # fmt: skip
     _describe(folder, _as_told(one.truth, seed), truth)
@@ -106,9 +112,14 @@ def _lens(state: State) -> Lens:
 
 
 def truth_of(folder: Path) -> Truth | None:
-    """The truth, where the folder is of a simulated arm."""
+    """The truth, where the folder is of a simulated arm; raises `ConfigError` for one of another version."""
     path = folder / TRUTH
-    return msgspec.json.decode(path.read_bytes(), type=Truth) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Truth)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} is damaged or of another version ({error}); simulate into a new folder") from None
 
 
 def in_gauge(truth: Truth, tool_in_table_m: Float64) -> Float64:
