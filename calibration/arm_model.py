@@ -19,7 +19,7 @@ from edge.kinematics import Mount
 from edge.messages import Float64
 
 Index = NDArray[np.intp]
-CameraPlace = Literal["tool", "before_joint5", "fixed"]
+CameraPlace = Literal["wrist", "forearm", "fixed"]  # after joint 5, before it, or not on the arm
 
 
 class Chain(NamedTuple):
@@ -54,7 +54,7 @@ class ServoArm:
     noise_groups: tuple[int, ...] = (0, 1, 2, 3, 4)
     adjustable: int = 5
 
-    def __init__(self, commanded_rad: Float64, mount: Mount, camera: CameraPlace = "tool") -> None:
+    def __init__(self, commanded_rad: Float64, mount: Mount, camera: CameraPlace = "wrist") -> None:
         self.commanded = np.asarray(commanded_rad, dtype=float).reshape(-1, 5)
         self.mount, self.camera = mount, camera
         self.fixed_camera: bool = camera == "fixed"
@@ -67,7 +67,7 @@ class ServoArm:
         """Forward kinematics of all images at once, as `edge.kinematics.transform_tool_to_table` does one."""
         q = zeros + (1.0 + scales) * self.commanded
         q1, a2, a3 = q[:, 0], q[:, 1], q[:, 1] + q[:, 2]
-        phi, q5 = a3 + q[:, 3], q[:, 4] if self.camera != "before_joint5" else np.zeros(len(q))
+        phi, q5 = a3 + q[:, 3], q[:, 4] if self.camera != "forearm" else np.zeros(len(q))
         base = self.mount.transform_base_to_table()
         outward = np.stack((-np.sin(q1), np.cos(q1), np.zeros_like(q1)), axis=-1)
         up = np.array([0.0, 0.0, 1.0])
@@ -86,7 +86,7 @@ class ServoArm:
         flange[:, :3, 3], flange[:, 3, 3] = wrist + along(phi, robot.WRIST_TO_TOOL_M), 1.0
         axis = np.stack((np.broadcast_to(up, outward.shape), -side, -side, -side, ahead), axis=1)
         origin = np.stack((np.zeros_like(wrist), shoulder, elbow, wrist, flange[:, :3, 3]), axis=1)
-        if self.camera == "before_joint5":
+        if self.camera == "forearm":
             axis[:, 4] = 0.0
         axis, origin = axis @ base[:3, :3].T, origin @ base[:3, :3].T + base[:3, 3]
         return Chain(base @ flange, axis, -np.cross(axis, origin), origin)

@@ -54,7 +54,7 @@ def grid(
     if touch is None:
         if live or write:
             raise ConfigError("--live and --write are for the touch test, expected --touch FILE.csv with them; give it")
-        found = _by_camera(solved_from(images, board, calibration, joints, config, simulate, seed, as_json))
+        found = _by_camera(solved_from(images, None, board, calibration, joints, config, simulate, seed, as_json))
         _show(found, plot, as_json, {}, [])
         return _require(next(iter(found.values())), "calibrate the hand-eye and the servos again, and look for play in the arm")
     from calibration import touch_cli

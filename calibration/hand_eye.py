@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration import closed_form, gls, observability
-from calibration.arm_model import Arm, ServoArm, State, Views, inverse, state_names
+from calibration.arm_model import Arm, CameraPlace, ServoArm, State, Views, inverse, state_names
 from calibration.held_out import HeldOut, held_out_errors, jackknife
 from calibration.images import CORNERS_MIN, Rejected, gated, in_order
-from edge.calibration import Check, HandEye, made
+from edge.calibration import Calibration, Check, FixedCamera, ForearmCamera, HandEye, Row, made
 from edge.errors import CalibrationError
 from edge.messages import Float64
 
@@ -273,11 +273,37 @@ def _warnings(
     return tuple(said)
 
 
-def part(one: Estimate, serial: str, by: str) -> HandEye:
-    """The calibration's part for a camera on the tool."""
+class Placed(NamedTuple):
+    """A camera of a calibration, (4, 4)."""
+
+    place: CameraPlace
+    pose: Float64
+
+
+def parts(one: Estimate, camera: CameraPlace, serial: str, by: str) -> dict[str, HandEye | ForearmCamera | FixedCamera | None]:
+    """The calibration's part for the camera where it is, and none for it elsewhere."""
     kept = {name: value for name, value in one.sigma().items() if name.startswith("hand-eye")}
-    (a, b, c, x), (d, e, f, y), (g, h, i, z), _ = one.state.hand_eye.tolist()
-    return HandEye(serial, ((a, b, c, x), (d, e, f, y), (g, h, i, z), (0.0, 0.0, 0.0, 1.0)), made(by, sigma=kept, checks=one.checks))
+    how, pose = made(by, sigma=kept, checks=one.checks), rows_of(one.state.hand_eye)
+    return {
+        "hand_eye": HandEye(serial, pose, how) if camera == "wrist" else None,
+        "forearm_camera": ForearmCamera(serial, pose, how) if camera == "forearm" else None,
+        "fixed_camera": FixedCamera(serial, pose, how) if camera == "fixed" else None,
+    }
+
+
+def camera_of(found: Calibration) -> Placed | None:
+    """Where a calibration has the camera; None: nowhere."""
+    if found.hand_eye is not None:
+        return Placed("wrist", np.array(found.hand_eye.transform_camera_to_tool))
+    if found.forearm_camera is not None:
+        return Placed("forearm", np.array(found.forearm_camera.transform_camera_to_link4))
+    return None if found.fixed_camera is None else Placed("fixed", np.array(found.fixed_camera.transform_camera_to_table))
+
+
+def rows_of(pose: Float64) -> tuple[Row, Row, Row, Row]:
+    """A rigid pose (4, 4) as the file has it."""
+    (a, b, c, x), (d, e, f, y), (g, h, i, z), _ = pose.tolist()
+    return (a, b, c, x), (d, e, f, y), (g, h, i, z), (0.0, 0.0, 0.0, 1.0)
 
 
 def describe(one: Estimate) -> str:

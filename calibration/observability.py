@@ -16,8 +16,8 @@ from edge.errors import CalibrationError
 from edge.messages import Float64
 
 FIXED = {
-    "tool": ("zero joint1", "zero joint5"),
-    "before_joint5": ("zero joint1", "zero joint4", "zero joint5", "scale joint5"),
+    "wrist": ("zero joint1", "zero joint5"),
+    "forearm": ("zero joint1", "zero joint4", "zero joint5", "scale joint5"),
     "fixed": ("zero joint1", "zero joint5"),
 }
 NULL = 1e-6  # of the largest singular value: the facts of exact geometry, with room for rounding
@@ -105,7 +105,7 @@ def advice(arm: Arm) -> str:
         reasons.append(f"every pose points {down}; add two tilted by 20°, one to each side")
     if turn < SPREAD_TURN_DEG:
         reasons.append(f"joint 1 turns by {turn:.0f}° only; add poses that are 40° apart")
-    if roll < SPREAD_ROLL_DEG and arm.camera != "before_joint5":
+    if roll < SPREAD_ROLL_DEG and arm.camera != "forearm":
         reasons.append(f"joint 5 rolls by {roll:.0f}° only; add poses that are 60° apart")
     if not reasons:
         reasons.append(f"{len(degrees)} poses are too few or too alike; add poses that differ in tilt and in roll")

@@ -30,6 +30,8 @@ TOOL_ABOVE_TABLE_M = 0.020
 POINTER_ABOVE_TABLE_M = 0.003  # of what sticks out of the gripper
 CAMERA_ABOVE_TABLE_M = 0.050  # its housing has 42 mm edges
 CAMERA_TO_LINK_M = 0.060  # half a housing's diagonal, and half a bracket of 60 mm
+BOARD_BORDER_M = 0.035  # around its outermost points: a square of 25 mm and white paper
+BOARD_TO_LINK_M = 0.030  # half a bracket
 TOOL_TO_LINK_M = 0.060  # half an open gripper, and half a bracket
 OBLIQUE_MAX_RAD = np.radians(60.0)
 APPROACH_RAD = np.radians(3.0)  # before each pose every joint stands as much lower: more than the backlash of any hobby servo
@@ -43,7 +45,7 @@ class Scene(NamedTuple):
     mount: Mount
     state: State
     points_m: Float64
-    camera: CameraPlace = "tool"
+    camera: CameraPlace = "wrist"
     image_px: tuple[int, int] = IMAGE_PX
     pointer_m: float = 0.0  # by how much something in the gripper sticks out ahead of the tool centre
 
@@ -82,16 +84,19 @@ class Plan(NamedTuple):
     """Poses in the order in which to take them, commanded angles."""
 
     calibrate_rad: Float64  # (20, 5)
-    held_out_rad: Float64  # (8, 5), straight down, for the verdict only
+    held_out_rad: Float64  # (8, 5), straight down where the camera is on the arm, for the verdict only
     expected: Expected
 
 
 def plan(scene: Scene, noise: gls.Noise = NOISE) -> Plan:
     """Eight poses straight down, twelve tilted, eight more straight down to judge by; the same each time.
 
+    To a fixed camera the gripper shows the board in twenty, and in eight more to judge by; none of them can be straight down.
     Raises `CalibrationError` when the board lies where the arm cannot look at it.
     """
     draws = np.random.default_rng(0)
+    if scene.camera == "fixed":
+        return _plan_fixed(scene, slanted(scene, TILTED_CANDIDATES, draws), noise)
     down = straight_down(scene, DOWN_CANDIDATES, draws)
     tilted = slanted(scene, TILTED_CANDIDATES, draws) if len(down) else down
     if len(down) < DOWN + HELD_OUT or len(tilted) < TILTED:
@@ -103,6 +108,18 @@ def plan(scene: Scene, noise: gls.Noise = NOISE) -> Plan:
     more, matrix = _greedy(_information(scene, tilted, noise), matrix, TILTED)
     left = np.setdiff1d(np.arange(len(down)), chosen)[:HELD_OUT]
     return Plan(np.vstack((down[chosen], tilted[more])), down[left], _expected(scene, matrix, down))
+
+
+def _plan_fixed(scene: Scene, held: Float64, noise: gls.Noise) -> Plan:
+    count = DOWN + TILTED
+    if len(held) < count + HELD_OUT:
+        raise CalibrationError(
+            f"in {len(held)} poses the camera sees the board, expected {count + HELD_OUT}; let the gripper hold it across, facing away "
+            "from the arm, and put the camera 0.6 m in front of the base axis, 0.3 m over the table, looking at the gripper"
+        )
+    chosen, matrix = _greedy(_information(scene, held, noise), _first(scene), count)
+    left = np.setdiff1d(np.arange(len(held)), chosen)[:HELD_OUT]
+    return Plan(held[chosen], held[left], _expected(scene, matrix, held))
 
 
 def advise(scene: Scene, done_rad: Float64, candidates_rad: Float64, noise: gls.Noise = NOISE) -> Advice:
@@ -208,7 +225,19 @@ def is_clear(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
         camera = (flange @ scene.state.hand_eye)[:, :3, 3]
         clear &= camera[:, 2] >= CAMERA_ABOVE_TABLE_M
         clear &= _to_links_m(camera, chain.origin[:, :4]).min(axis=1) >= CAMERA_TO_LINK_M
+    elif not scene.pointer_m:  # the gripper holds the board
+        held = flange @ scene.state.board
+        for corner in _outline_m(scene.points_m):
+            at = held[:, :3, :3] @ corner + held[:, :3, 3]
+            clear &= at[:, 2] >= TOOL_ABOVE_TABLE_M
+            clear &= _to_links_m(at, chain.origin[:, :3]).min(axis=1) >= BOARD_TO_LINK_M
     return np.asarray(clear & (_to_links_m(tool, chain.origin[:, :3]).min(axis=1) >= TOOL_TO_LINK_M))
+
+
+def _outline_m(points_m: Float64) -> Float64:
+    """(4, 3) corners of the board that the points are on."""
+    (left, top, _), (right, below, _) = points_m.min(axis=0) - BOARD_BORDER_M, points_m.max(axis=0) + BOARD_BORDER_M
+    return np.array([(x, y, 0.0) for x in (left, right) for y in (top, below)])
 
 
 def is_clear_way(scene: Scene, start_rad: Float64, goal_rad: Float64) -> bool:

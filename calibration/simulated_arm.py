@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibration import plan_poses
+from calibration import placements, plan_poses
 from calibration.arm_model import CameraPlace, ServoArm, State, Views, moved, predict, rotation
 from edge.kinematics import Mount
 from edge.messages import Float64
@@ -17,21 +17,16 @@ from edge.robot import WRIST_TO_TOOL_M
 MOUNT = Mount(0.388, True)
 # A RealSense colour stream of 640 × 480: factory focal lengths of such cameras lie about 610 (D435); no distortion is reported.
 LENS = np.array([610.0, 610.0, 319.5, 239.5, 0.0, 0.0, 0.0, 0.0, 0.0])
-CAMERA_ON_TOOL = np.array(  # urdf/README.md
-    [[-1.0, 0.0, 0.0, 0.0], [0.0, -0.87758256, -0.47942554, 0.060], [0.0, -0.47942554, 0.87758256, -0.095], [0.0, 0.0, 0.0, 1.0]]
-)
 POINTS_M = np.array([[0.025 * x, 0.025 * y, 0.0] for y in range(4) for x in range(6)])  # inner corners of 7 × 5 squares of 25 mm
 
 
-def _board_on_table() -> Float64:
-    """The board lies before the arm; its z points into the table, as OpenCV counts (x right, y down)."""
-    pose = np.diag([1.0, -1.0, -1.0, 1.0])
-    pose[:3, 3] = POINTS_M.max(axis=0) * (-0.5, 0.5, 0.0) + (0.0, 0.11, 0.0)
-    return pose
+def scene(camera: CameraPlace = "wrist") -> plan_poses.Scene:
+    """The arm without errors, as drawn."""
+    return plan_poses.Scene(MOUNT, placements.drawn(camera, POINTS_M, LENS), POINTS_M, camera)
 
 
-NOMINAL = State(CAMERA_ON_TOOL, _board_on_table(), np.zeros(5), np.zeros(5), LENS)
-SCENE = plan_poses.Scene(MOUNT, NOMINAL, POINTS_M)
+SCENE = scene()
+NOMINAL = SCENE.state
 
 
 class Errors(NamedTuple):
@@ -80,11 +75,11 @@ class Robot(NamedTuple):
         zeros[0] = 0.0
         roll = np.eye(4)
         roll[:3, :3] = rotation(np.array([0.0, 0.0, zeros[4]]))
-        if self.camera == "tool":
+        if self.camera == "wrist":
             hand_eye = roll @ hand_eye
         if self.camera == "fixed":
             board = roll @ board
-        if self.camera == "before_joint5":
+        if self.camera == "forearm":
             bend = np.eye(4)  # about joint 4's axis, −x, which lies behind the tool
             bend[:3, :3] = rotation(np.array([-zeros[3], 0.0, 0.0]))
             behind = np.array([0.0, 0.0, -WRIST_TO_TOOL_M])
@@ -94,13 +89,13 @@ class Robot(NamedTuple):
         return State(hand_eye, board, zeros, scales, self.truth.lens)
 
 
-def robot(rng: np.random.Generator, errors: Errors, camera: CameraPlace = "tool") -> Robot:
+def robot(rng: np.random.Generator, errors: Errors, camera: CameraPlace = "wrist") -> Robot:
     """Draw one arm, its camera mount and where the board lies."""
     step = np.zeros(28)
     step[:3], step[3:6] = rng.normal(0, np.radians(errors.hand_eye_sd_deg), 3), rng.normal(0, errors.hand_eye_sd_m, 3)
     step[8], step[9:11] = rng.normal(0, 0.05), rng.normal(0, 0.01, 2)
     step[12:17], step[17:22] = rng.normal(0, np.radians(errors.zero_sd_deg), 5), rng.normal(0, errors.scale_sd, 5)
-    return Robot(moved(NOMINAL, step, 5), rng.uniform(0, 2 * np.pi, 5), errors, camera)
+    return Robot(moved(scene(camera).state, step, 5), rng.uniform(0, 2 * np.pi, 5), errors, camera)
 
 
 def true_joints(one: Robot, commanded_rad: Float64, rng: np.random.Generator) -> Float64:

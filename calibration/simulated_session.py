@@ -14,7 +14,7 @@ from msgspec import Struct
 
 import urdf
 from calibration import boards, joints_file, plan_poses, render, simulated_arm
-from calibration.arm_model import ServoArm, State, rotation, transform_board_to_camera
+from calibration.arm_model import CameraPlace, ServoArm, State, rotation, transform_board_to_camera
 from calibration.lens import NAMES
 from calibration.opencv import Lens
 from edge import calibration as files
@@ -35,6 +35,7 @@ class Truth(Struct, frozen=True, forbid_unknown_fields=True):
     """The simulated arm, in the terms of the estimate (`calibration.observability`)."""
 
     seed: int
+    camera: CameraPlace
     servo_noise_deg: float
     hand_eye: list[list[float]]
     zeros_deg: list[float]
@@ -56,19 +57,26 @@ class Off(NamedTuple):
     zeros_deg: float  # the worst of those that pictures show
 
 
-def take(folder: Path, seed: int, plan: plan_poses.Plan, errors: simulated_arm.Errors, show: Callable[[str], None]) -> None:
+def take(
+    folder: Path,
+    seed: int,
+    plan: plan_poses.Plan,
+    errors: simulated_arm.Errors,
+    show: Callable[[str], None],
+    camera: CameraPlace = "wrist",
+) -> None:
     """Fill the folder, picture by picture; pictures that are there stay. The same seed gives the same arm and pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     draws = np.random.default_rng(seed)
-    one = simulated_arm.robot(draws, errors)
+    one = simulated_arm.robot(draws, errors, camera)
     commanded = np.vstack((plan.calibrate_rad, plan.held_out_rad))
     true_joints = simulated_arm.true_joints(one, commanded, draws)
-    arm = ServoArm(true_joints, simulated_arm.MOUNT)
+    arm = ServoArm(true_joints, simulated_arm.MOUNT, camera)
     names = [f"pose-{number:02d}.png" for number in range(1, len(commanded) + 1)]
     tools = arm.chain(one.truth.zeros_rad, one.truth.scales).transform_flange_to_table[:, :2, 3]
     gauge = one.in_gauge()
     truth = Truth(
-        seed, errors.gauss_deg, gauge.hand_eye.tolist(), np.degrees(gauge.zeros_rad).tolist(), gauge.scales.tolist(),
+        seed, camera, errors.gauss_deg, gauge.hand_eye.tolist(), np.degrees(gauge.zeros_rad).tolist(), gauge.scales.tolist(),
         np.degrees(one.truth.zeros_rad).tolist(),
         {name: (float(x), float(y)) for name, (x, y) in zip(names, tools, strict=True)},
     )  # fmt: skip

@@ -11,13 +11,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from calibration import touch_plan, touches_file
-from calibration.slow_arm import SlowArm
+from calibration.slow_arm import SQUEEZE_M, SlowArm
 from calibration.touch_plan import Crossing
 from edge import robot
 from edge.messages import Float64
 from edge.robot import PARK_RAD
-
-SQUEEZE_M = 0.001  # the fingers are sent together by as much more than the pointer is thick
 
 
 class Person(Protocol):

@@ -1,4 +1,4 @@
-"""`dofbot calibrate grid --touch`: readings from a file, or from the arm that holds a pointer over the grid; and joint 1's zero from them."""
+"""`dofbot calibrate grid --touch`: readings from a file, or of the arm that holds a pointer over the grid, and joint 1's zero from them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -7,8 +7,9 @@ import msgspec
 import numpy as np
 import typer
 
-from calibration import arm_session, slow_arm, touch, touches_file
+from calibration import arm_session, hand_eye, simulated_arm, slow_arm, touch, touches_file
 from calibration import grid as grids
+from calibration.arm_model import rotation
 from calibration.boards import Board, MarkerBoard
 from calibration.grid import READ_MAX_M, Grid
 from calibration.plan_poses import Scene
@@ -90,7 +91,7 @@ def live(path: Path, one: Robot, board: Board | None, options: Options) -> None:
         return
     known = " An arm without read-back must stand parked, or it leaps there at full speed." if one.config.bus.driver == "pca9685" else ""
     confirm(
-        f"The arm goes at 30°/s to {options.crossings} crossings of the grid and holds a pointer {1e3 * options.height_m:.0f} mm over each; "
+        f"The arm goes at 30°/s to {options.crossings} crossings of the grid, a pointer {1e3 * options.height_m:.0f} mm over each. "
         f"Ctrl-C parks it, and what was read stays.{known} Hands away?",
         options.yes,
     )
@@ -135,11 +136,10 @@ def _touch(path: Path, one: Robot, emulated: "EmulatedArm | None", person: touch
 
 def _scene(one: Robot) -> Scene:
     """The arm with its camera where it was found, or as drawn."""
-    from calibration.simulated_arm import SCENE
-
-    mount, found = one.arm.mount, one.before.hand_eye
-    state = SCENE.state if found is None else SCENE.state._replace(hand_eye=np.array(found.transform_camera_to_tool))
-    return SCENE._replace(mount=Mount(mount.base_height_m, mount.inverted), state=state)
+    mount, camera = one.arm.mount, hand_eye.camera_of(one.before)
+    nominal = simulated_arm.scene(camera.place if camera else "wrist")
+    state = nominal.state._replace(hand_eye=camera.pose) if camera else nominal.state
+    return nominal._replace(mount=Mount(mount.base_height_m, mount.inverted), state=state)
 
 
 def _scale(board: Board | None) -> Float64:
@@ -199,8 +199,8 @@ def told(found: Touches) -> dict[str, Any]:
     """For scripts."""
     turn = found.turn
     return {
-        "joint1_zero_deg": np.degrees(turn.zero_rad),
-        "joint1_zero_sigma_deg": np.degrees(turn.zero_sigma_rad),
+        "joint1_zero_deg": float(np.degrees(turn.zero_rad)),
+        "joint1_zero_sigma_deg": float(np.degrees(turn.zero_sigma_rad)),
         "is_significant": turn.is_significant,
         "grid_shift_mm": [1e3 * value for value in turn.shift_m],
         "grid_shift_sigma_mm": [1e3 * value for value in turn.shift_sigma_m],
@@ -243,8 +243,8 @@ def write(found: Touches, one: Robot) -> None:
     zero_deg, sigma_deg = float(np.degrees(turn.zero_rad)), float(np.degrees(turn.zero_sigma_rad))
     if not turn.is_significant:
         raise CalibrationError(
-            f"joint 1's zero is {zero_deg:+.2f}° ± {sigma_deg:.2f}°, expected more than {SIGNIFICANT:g} σ to correct it; nothing was written: "
-            "leave it, or touch more crossings"
+            f"joint 1's zero is {zero_deg:+.2f}° ± {sigma_deg:.2f}°, expected more than {SIGNIFICANT:g} σ to correct it; nothing was "
+            "written: leave it, or touch more crossings"
         )
     left_mm = 1e3 * turn.left_m
     checks = (
@@ -261,4 +261,15 @@ def write(found: Touches, one: Robot) -> None:
     sigma = (before.made.sigma if before else {}) | {"joint1.zero_deg": sigma_deg}
     kept = tuple(check for check in (before.made.checks if before else ()) if check.name not in {new.name for new in checks})
     part = corrected(one.arm.bus, [Turns(1, zero_deg, 1.0), *(Turns(1, 0.0, 1.0),) * 4], files.made(BY, sigma, (*kept, *checks)))
-    files.save(one.calibration, msgspec.structs.replace(one.before, **{driver: part}))
+    files.save(one.calibration, msgspec.structs.replace(one.before, **{driver: part}, fixed_camera=_turned(one, turn.zero_rad)))
+
+
+def _turned(one: Robot, zero_rad: float) -> files.FixedCamera | None:
+    """A camera on a stand was found on the table as it was: turned about the base axis by joint 1's zero."""
+    found, base = one.before.fixed_camera, _scene(one).mount.transform_base_to_table()
+    if found is None:
+        return None
+    turn = np.eye(4)
+    turn[:3, :3] = rotation(base[:3, 2] * zero_rad)
+    pose = hand_eye.rows_of(turn @ np.array(found.transform_camera_to_table))
+    return msgspec.structs.replace(found, transform_camera_to_table=pose)

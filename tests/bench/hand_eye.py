@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from tables import Bench, Figures
 
-from calibration import closed_form, gls, hand_eye, plan_poses, posed, simulated_arm
+from calibration import closed_form, gls, hand_eye, placements, plan_poses, posed, simulated_arm
 from calibration.arm_model import PosedArm, State, Views, inverse, rotation
 from calibration.held_out import plane_distances_m, plane_errors_m
 from calibration.simulated_arm import Errors, Robot
@@ -119,7 +119,7 @@ def calibrated(seed: int, errors: Errors, plan: plan_poses.Plan, spoil: Callable
     spoilt = spoil(robot, views, draws) if spoil else ()
     lens = simulated_arm.lens_as_told(robot)
     began_s = time.process_time()
-    found = hand_eye.estimate(views, simulated_arm.POINTS_M, lens, held_out=held_out, guess=simulated_arm.CAMERA_ON_TOOL)
+    found = hand_eye.estimate(views, simulated_arm.POINTS_M, lens, held_out=held_out, guess=placements.CAMERA_ON_TOOL)
     seconds = time.process_time() - began_s
     fresh = simulated_arm.take_pictures(robot, plan_poses.straight_down(simulated_arm.SCENE, FRESH, draws), draws)
     fresh = fresh.take(np.flatnonzero(np.isfinite(fresh.corners_px[..., 0]).any(axis=1)))

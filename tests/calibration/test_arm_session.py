@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration import arm_session, boards, hand_eye, joints_file, session, simulated_arm, simulated_session
+from calibration import arm_session, boards, hand_eye, joints_file, placements, session, simulated_arm, simulated_session
 from edge import calibration as files
 from edge.config import BusConfig, Config, MountConfig
 from edge.errors import CalibrationError, ConfigError
@@ -22,9 +22,11 @@ def test_arms_with_noise_and_zeros_that_are_off_come_out_within_the_bars(plan):
         draws = np.random.default_rng(seed)
         robot = simulated_arm.robot(draws, simulated_arm.Errors(gauss_deg=0.3, zero_sd_deg=2.0))
         views, held_out = (simulated_arm.take_pictures(robot, q, draws) for q in (plan.calibrate_rad, plan.held_out_rad))
-        solved = arm_session.solve(views, held_out, simulated_arm.POINTS_M, LENS, ARM, simulated_arm.CAMERA_ON_TOOL)
+        solved = arm_session.solve(views, held_out, simulated_arm.POINTS_M, LENS, ARM, placements.CAMERA_ON_TOOL)
         gauge = robot.in_gauge()
-        truth = simulated_session.Truth(seed, 0.3, gauge.hand_eye.tolist(), np.degrees(gauge.zeros_rad).tolist(), [], [0.0] * 5, {})
+        truth = simulated_session.Truth(
+            seed, "wrist", 0.3, gauge.hand_eye.tolist(), np.degrees(gauge.zeros_rad).tolist(), [], [0.0] * 5, {}
+        )
         off.append(simulated_session.off(truth, solved.found.state))
         assert solved.found.passed
     assert np.mean([one.hand_eye_mm for one in off]) <= 0.6
