@@ -82,6 +82,7 @@ class SlowArm:
         count = max(ceil(abs(opening_m - start_m) / (GRIP_M_S * TICK_S)), 1)
         for step in range(1, count + 1):
             self._tick(self._gate.position._replace(opening_m=start_m + (opening_m - start_m) * step / count))
+        self._tick(self._gate.position)  # at rest, so that it may turn back
 
     def settle(self) -> JointCommand | None:
         """Hold until all is at rest; where the servos then say that they are, None where they cannot."""

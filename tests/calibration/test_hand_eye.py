@@ -53,11 +53,11 @@ def test_images_with_reversed_ids_are_named(calibrated):
 
 
 def test_the_part_for_the_calibration_file_is_saved_with_its_sigmas(calibrated, tmp_path):
-    part = hand_eye.part(calibrated.found, "123", "dofbot calibrate handeye")
+    parts = hand_eye.parts(calibrated.found, "wrist", "123", "dofbot calibrate handeye")
     path = tmp_path / "calibration.json"
-    calibration.save(path, calibration.Calibration(calibration.SCHEMA_VERSION, "ab", 0.388, True, "pca9685", hand_eye=part))
-    assert calibration.load(path).hand_eye == msgspec.json.decode(msgspec.json.encode(part), type=calibration.HandEye)
-    assert len(part.made.sigma) == 6
+    calibration.save(path, calibration.Calibration(calibration.SCHEMA_VERSION, "ab", 0.388, True, "pca9685", **parts))
+    assert calibration.load(path).hand_eye == msgspec.json.decode(msgspec.json.encode(parts["hand_eye"]), type=calibration.HandEye)
+    assert len(parts["hand_eye"].made.sigma) == 6
 
 
 def test_neither_the_order_of_the_images_nor_draws_made_elsewhere_change_anything(calibrated):
