@@ -5,7 +5,7 @@ For trying every step without hardware. Only here is the truth known, so only he
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import msgspec
@@ -18,13 +18,14 @@ from calibration.arm_model import CameraPlace, ServoArm, State, rotation, transf
 from calibration.lens import NAMES
 from calibration.opencv import Lens
 from edge import calibration as files
-from edge.config import Config
+from edge.config import BusConfig, Config
 from edge.errors import ConfigError
 from edge.files import write_atomically
 from edge.messages import Float64, Intrinsics
 
 BOARD, CALIBRATION, JOINTS, TRUTH = "board.json", "calibration.json", "joints.csv", "truth.json"
 SERIAL = "simulated"
+DRIVER: Literal["dofbot_board"] = "dofbot_board"  # of 0.08° a count; pictures are taken as if servos had none
 DRAWN = boards.charuco(7, 5)  # the board of `simulated_arm`: 6 × 4 inner corners, 25 mm apart
 FIRST_CORNER_M = 0.025  # from the upper left of the pattern, along both edges
 GREY_SD, BLUR_PX = 2.0, 0.5  # of a cheap camera in a lit room
@@ -110,7 +111,7 @@ def _describe(folder: Path, state: State, truth: Truth) -> None:
     if not (folder / CALIBRATION).exists():
         lens = _lens(state)
         part = files.Lens(SERIAL, lens.intrinsics, lens.distortion, files.made("dofbot calibrate handeye --simulate", LENS_SIGMA))
-        blank = files.blank(Config(), urdf.dofbot_sha256())
+        blank = files.blank(Config(bus=BusConfig(driver=DRIVER)), urdf.dofbot_sha256())
         files.save(folder / CALIBRATION, msgspec.structs.replace(blank, lens=part))
 
 

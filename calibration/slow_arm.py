@@ -28,7 +28,8 @@ SETTLE_S = 1.0  # until the camera is at rest; assumed, servo tools wait 0.5 s f
 SQUEEZE_M = 0.001  # the fingers are sent together by as much more than what they hold is thick
 GRIP_M_S = 0.02  # a finger that is in between feels it before it hurts
 LIMITS = msgspec.structs.replace(DOFBOT_LIMITS, velocity_max=(1.05 * SPEED_RAD_S,) * 5 + DOFBOT_LIMITS.velocity_max[5:])
-LIMITS_OF_POINTER = msgspec.structs.replace(LIMITS, tool_min_in_table_m=(*LIMITS.tool_min_in_table_m[:2], POINTER_ABOVE_TABLE_M))
+# Ways are looked at in steps, and between two of them the tip may be some hundredths of a millimetre lower.
+LIMITS_OF_POINTER = msgspec.structs.replace(LIMITS, tool_min_in_table_m=(*LIMITS.tool_min_in_table_m[:2], POINTER_ABOVE_TABLE_M - 0.001))
 
 
 class SlowArm:

@@ -11,9 +11,9 @@ from edge.errors import CalibrationError
 from edge.kinematics import Mount, solve, transform_tool_to_table
 from edge.messages import ToolPose
 
-HANGING, STANDING = MountConfig(inverted=True, base_height_m=0.388), MountConfig(inverted=False, base_height_m=0.08)
+HANGING, STANDING = MountConfig(inverted=True, base_height_m=0.388), MountConfig(inverted=False, base_height_m=0.10)
 PLACES_M = np.array([(-0.1, 0.06), (-0.09, 0.11), (-0.04, 0.13), (0.0, 0.1), (0.04, 0.14), (0.06, 0.08), (0.1, 0.11), (0.09, 0.04)])
-SPREAD_M = np.array([(-0.08, 0.05), (-0.06, 0.09), (0.0, 0.08), (0.0, 0.12), (0.07, 0.06), (0.06, 0.1)])
+SPREAD_M = np.array([(-0.09, 0.06), (-0.06, 0.10), (0.0, 0.105), (0.0, 0.135), (0.08, 0.075), (0.07, 0.11)])
 
 
 def _touched(places_m, mount, zero_rad, draws=None, servo_deg=0.3):
