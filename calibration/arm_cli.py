@@ -249,10 +249,11 @@ def _write(source: Source, by: str, *, with_hand_eye: bool) -> None:
 
     solved = source.solved
     before = files.load(source.calibration)
-    serial, servos = before.lens, getattr(before, solved.arm.bus.driver)
-    if servos is not None and "joint1.zero_deg" in servos.made.sigma:
+    serial, servos, bus = before.lens, getattr(before, solved.arm.bus.driver), solved.arm.bus
+    taken = (bus.board if bus.driver == "dofbot_board" else bus).servos[0]
+    if servos is not None and "joint1.zero_deg" in servos.made.sigma and servos.servos[0] != taken:
         typer.echo("joint 1's zero, which the touch test had found, is as it was before that: touch again", err=True)
-    parts: dict[str, Any] = {solved.arm.bus.driver: servo_zeros.part(solved.arm.bus, solved.found, solved.signs, by)}
+    parts: dict[str, Any] = {bus.driver: servo_zeros.part(bus, solved.found, solved.signs, by)}
     if with_hand_eye:
         assert serial is not None
         parts |= hand_eye.parts(solved.found, solved.arm.camera, serial.serial, by)

@@ -46,6 +46,9 @@ class SimulatedPerson:
     def holds_the_pointer(self) -> None:
         """At once."""
 
+    def steps_back(self) -> None:
+        """At once."""
+
     def height_m(self, expected_m: float) -> float:
         """To half a millimetre."""
         return float(np.round(2e3 * (self._tip_in_table_m()[2] + self._draws.normal(0.0, READ_SIGMA_M))) / 2e3)

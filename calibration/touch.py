@@ -14,8 +14,14 @@ from calibration import touch_plan, touches_file
 from calibration.slow_arm import SQUEEZE_M, SlowArm
 from calibration.touch_plan import Crossing
 from edge import robot
+from edge.errors import CalibrationError
 from edge.messages import Float64
 from edge.robot import PARK_RAD
+
+MEASURED_M, MEASURED_MAX = 0.004, 4  # servo noise moves the tip by 1 mm in height
+HEIGHT_OFF_M = (
+    0.012  # no reading is taken that is further from what was expected: the tip is 25 mm high, so twice this stays over the table
+)
 
 
 class Person(Protocol):
@@ -23,6 +29,9 @@ class Person(Protocol):
 
     def holds_the_pointer(self) -> None:
         """Return when the pointer is between the open fingers, which then close slowly."""
+
+    def steps_back(self) -> None:
+        """Return when nobody's hands are near the arm, which then moves."""
 
     def height_m(self, expected_m: float) -> float:
         """How high the tip is over the paper."""
@@ -68,11 +77,8 @@ def guided(
     arm.grip(robot.OPENING_MAX_M)
     person.holds_the_pointer()
     arm.grip(max(pointer.width_m - SQUEEZE_M, 0.0))
-    high = touch_plan.first(arm.scene)
-    arm.reach(high.joints_rad, high.via_rad)
-    lower_m = touch_plan.FIRST_HEIGHT_M - person.height_m(touch_plan.FIRST_HEIGHT_M)
-    arm.go(high.lifted_rad)
-    arm.scene = arm.scene._replace(pointer_m=arm.scene.pointer_m + lower_m)
+    person.steps_back()
+    _measure_pointer(arm, person)
     touches_mm = touches_file.load(path) if path.exists() else np.zeros((0, 4))
     ahead = touch_plan.crossings(arm.scene, height_m, count, scale, touches_mm[:, :2] / 1e3)
     arm.stops_rad = np.vstack((PARK_RAD, *(one.lifted_rad for one in ahead)))
@@ -85,6 +91,22 @@ def guided(
             touches_file.save(path, touches_mm)
         show(touched)
         arm.go(crossing.lifted_rad)
+
+
+def _measure_pointer(arm: SlowArm, person: Person) -> None:
+    """Hold it high over the table until what a person reads is what was to be expected; a slip of the pen is then no way into the table."""
+    for _ in range(MEASURED_MAX):
+        high = touch_plan.first(arm.scene)
+        arm.reach(high.joints_rad, high.via_rad)
+        longer_m = touch_plan.FIRST_HEIGHT_M - person.height_m(touch_plan.FIRST_HEIGHT_M)
+        arm.go(high.lifted_rad)
+        arm.scene = arm.scene._replace(pointer_m=arm.scene.pointer_m + longer_m)
+        if abs(longer_m) <= MEASURED_M:
+            return
+    raise CalibrationError(
+        f"{MEASURED_MAX} readings of the tip's height differ by more than {1e3 * MEASURED_M:.0f} mm from what the one before led to, "
+        "expected it to stand still; fasten the pointer, and measure from the paper to its tip"
+    )
 
 
 def _touched(crossing: Crossing, person: Person, number: int, count: int, scale: Float64) -> Touched:

@@ -14,7 +14,7 @@ from calibration.boards import Board, MarkerBoard
 from calibration.grid import READ_MAX_M, Grid
 from calibration.plan_poses import Scene
 from calibration.table_turn import SIGMA_MAX_RAD, SIGNIFICANT, TableTurn, fit
-from calibration.touch import Pointer, Touched
+from calibration.touch import HEIGHT_OFF_M, Pointer, Touched
 from edge import calibration as files
 from edge.calibration import Check
 from edge.errors import CalibrationError, ConfigError
@@ -163,14 +163,19 @@ class _AtTerminal:
     def holds_the_pointer(self) -> None:
         answer("hold the pointer straight between the fingers; Enter closes them, slowly", "")
 
+    def steps_back(self) -> None:
+        answer("hands off the pointer and away; Enter: the arm moves", "")
+
     def height_m(self, expected_m: float) -> float:
-        most_mm = 4e3 * expected_m
+        low_mm, high_mm = 1e3 * (expected_m - HEIGHT_OFF_M), 1e3 * (expected_m + HEIGHT_OFF_M)
         while True:
-            text = answer(f"hands off the pointer. How high is its tip over the paper, in mm? about {1e3 * expected_m:.0f}", "")
+            text = answer(f"how high is the tip over the paper, in mm? about {1e3 * expected_m:.0f}", "")
             found = _numbers(text, 1)
-            if found and 0.0 <= found[0] <= most_mm:
+            if found and low_mm <= found[0] <= high_mm:
                 return found[0] / 1e3
-            typer.echo(f"'{text}' is no height from 0 to {most_mm:.0f} mm", err=True)
+            typer.echo(
+                f"'{text}' is no height from {low_mm:.0f} to {high_mm:.0f} mm: does it stick out by what --pointer-mm says?", err=True
+            )
 
     def place_mm(self, crossing_mm: tuple[float, float], number: int, count: int) -> tuple[float, float] | None:
         x, y = crossing_mm

@@ -225,19 +225,58 @@ def _typed(folder: Path, text: str):
 def test_a_person_types_what_is_read(rig, tmp_path, crossings):
     ahead = touch_plan.crossings(SCENE._replace(pointer_m=POINTER.ahead_m), 0.008, 5, ONES, NONE_DONE)
     read = [f"{1e3 * x + 2:.1f} {1e3 * y - 1:.1f}" for x, y in (one.at_in_table_m for one in ahead)]
-    lines = ["y", "", "tall", "25", "no", "500 0", *read[:2], "", *read[3:]]
+    lines = ["y", "", "", "tall", "60", "25", "no", "500 0", *read[:2], "", *read[3:]]
     result = _typed(tmp_path, "\n".join(lines) + "\n")
     assert isinstance(result.exception, CalibrationError), result.output  # one was passed over: four are too few
     assert "4 touches" in str(result.exception)
     assert "'tall' is no height" in result.stderr
+    assert "'60' is no height from 13 to 37 mm" in result.stderr
     assert "'500 0' is no place within 50 mm" in result.stderr
     done = touches_file.load(tmp_path / "t.csv")[:, :2] / 1e3
     ((x, y),) = (one.at_in_table_m for one in touch_plan.crossings(SCENE._replace(pointer_m=POINTER.ahead_m), 0.008, 5, ONES, done))
-    result = _typed(tmp_path, f"y\n\n25\n{1e3 * x + 2:.1f}, {1e3 * y - 1:.1f}\n")
+    result = _typed(tmp_path, f"y\n\n\n25\n{1e3 * x + 2:.1f}, {1e3 * y - 1:.1f}\n")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout[result.stdout.index("{") :])["by touch"]  # after what was typed
     assert told["grid_shift_mm"] == pytest.approx([2.0, -1.0], abs=1e-6)
     assert not any(rig.powered())
+
+
+class _Mistaken(simulated_touch.SimulatedPerson):
+    """Says at first that the tip is 12 mm higher than it is."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.lowest_told_m, self._has_erred = np.inf, False
+
+    def height_m(self, expected_m):
+        true_m = super().height_m(expected_m)
+        self.lowest_told_m = min(self.lowest_told_m, true_m)
+        said_m, self._has_erred = (true_m if self._has_erred else true_m + touch.HEIGHT_OFF_M), True
+        return said_m
+
+
+def test_a_height_that_was_read_wrongly_does_not_lead_into_the_table(tmp_path):
+    arm = EmulatedArm(_settings().bus, SteppedClock(), errors=ArmErrors())
+    person = _Mistaken(arm, SCENE.mount, POINTER, 0.0, 1)
+    with slow_arm.opened(_settings(), simulated_arm.SCENE, np.array([PARK_RAD]), arm) as slow:
+        touch.guided(slow, POINTER, 0.008, 5, ONES, tmp_path / "t.csv", person, lambda touched: None)
+    assert person.lowest_told_m > 0.006  # it was lowered by the 12 mm, looked at again, and raised
+    assert person.lowest_m > 0.005
+
+
+def test_a_pointer_that_slips_is_said(tmp_path):
+    class Slipping(simulated_touch.SimulatedPerson):
+        def height_m(self, expected_m):
+            return expected_m + touch.HEIGHT_OFF_M / 2.0
+
+    arm = EmulatedArm(_settings().bus, SteppedClock(), errors=ArmErrors())
+    person = Slipping(arm, SCENE.mount, POINTER, 0.0, 1)
+    with (
+        pytest.raises(CalibrationError, match="fasten the pointer"),
+        slow_arm.opened(_settings(), simulated_arm.SCENE, np.array([PARK_RAD]), arm) as slow,
+    ):
+        touch.guided(slow, POINTER, 0.008, 5, ONES, tmp_path / "t.csv", person, lambda touched: None)
+    assert not any(arm.powered())
 
 
 @pytest.mark.parametrize("text", ["", "n\n"])
