@@ -4,6 +4,7 @@ The person answers from the truth, as well as one reads millimetre paper; so onl
 """
 
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -34,13 +35,17 @@ class _Held(NamedTuple):
 
 
 class SimulatedPerson:
-    """Who looks at the pointer of an emulated arm. `noise_deg` is what each servo is off at each stop, one σ; `seed` draws all of it."""
+    """Who looks at the pointer of an emulated arm. `noise_deg` is what each servo is off at each stop, one σ.
 
-    def __init__(self, emulated: EmulatedArm, mount: Mount, pointer: Pointer, noise_deg: float, seed: int) -> None:
+    `seed` draws how pointer and grid lie, and with `name` what each look finds: another file of touches has new noise.
+    """
+
+    def __init__(self, emulated: EmulatedArm, mount: Mount, pointer: Pointer, noise_deg: float, seed: int, name: str = "") -> None:
         self._arm, self._mount, self._noise_deg = emulated, mount, noise_deg
-        self._draws = np.random.default_rng((seed, 3))
-        tip = (*self._draws.normal(0.0, SIDE_SD_M, 2), pointer.ahead_m + self._draws.normal(0.0, LENGTH_SD_M))
-        self._held = _Held(np.array(tip), self._draws.normal(0.0, PAPER_SD_M, 2))
+        once = np.random.default_rng((seed, 3))
+        tip = (*once.normal(0.0, SIDE_SD_M, 2), pointer.ahead_m + once.normal(0.0, LENGTH_SD_M))
+        self._held = _Held(np.array(tip), once.normal(0.0, PAPER_SD_M, 2))
+        self._draws = np.random.default_rng((seed, 4, crc32(name.encode())))
         self.lowest_m = np.inf  # that the tip was while it was looked at
 
     def holds_the_pointer(self) -> None:

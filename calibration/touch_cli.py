@@ -116,7 +116,7 @@ def simulated(path: Path, one: Robot, folder: Path, seed: int, options: Options)
     settings = msgspec.structs.replace(one.config, bus=msgspec.structs.replace(one.config.bus, i2c="emulated"))
     one = one._replace(config=settings)
     if not _is_complete(path, options):
-        person = simulated_touch.SimulatedPerson(arm, _scene(one).mount, options.pointer, truth.servo_noise_deg, seed)
+        person = simulated_touch.SimulatedPerson(arm, _scene(one).mount, options.pointer, truth.servo_noise_deg, seed, path.name)
         typer.echo("simulated: an arm in software, and a person who answers from the truth", err=True)
         _touch(path, one, arm, person, np.ones(2), options)
     with slow_arm.opened(settings, _scene(one), np.array([PARK_RAD]), arm) as parked:
@@ -234,9 +234,14 @@ def lines(found: Touches) -> list[str]:
 
 def remedy(found: Touches) -> str:
     """What to do about touches that are too far off."""
-    left_mm = 1e3 * float(np.median(found.turn.left_m))
-    if found.turn.is_significant and left_mm <= 1e3 * grids.MEDIAN_MAX_M:
+    left_mm, shift_mm = 1e3 * float(np.median(found.turn.left_m)), 1e3 * float(np.hypot(*found.turn.shift_m))
+    if left_mm <= 1e3 * grids.MEDIAN_MAX_M and found.turn.is_significant:
         return f"without joint 1's zero and the grid's shift {left_mm:.1f} mm are left: add --write to put the zero into the calibration"
+    if left_mm <= 1e3 * grids.MEDIAN_MAX_M and shift_mm > left_mm:
+        return (
+            f"{shift_mm:.1f} mm are a shift of everything, which no servo makes: lay the grid's origin under the base axis, hold the pointer "
+            "straight, and touch into a new file"
+        )
     return "calibrate the hand-eye and the servos again, and look for play in the arm"
 
 

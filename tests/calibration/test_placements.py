@@ -3,15 +3,35 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from calibration import collect, hand_eye, observability, placements, plan_poses, simulated_arm, simulated_session
+from calibration import (
+    arm_session,
+    boards,
+    collect,
+    hand_eye,
+    observability,
+    placements,
+    plan_poses,
+    simulated_arm,
+    simulated_session,
+    slow_arm,
+)
 from calibration.arm_model import ServoArm, inverse
 from edge import calibration as files
+from edge.arm_errors import ArmErrors
+from edge.clock import SteppedClock
+from edge.config import BusConfig, Config
+from edge.emulated_arm import EmulatedArm
 from edge.errors import CalibrationError, ConfigError
 from edge.kinematics import within_limits
+from edge.messages import JointCommand
+from edge.robot import PARK_RAD
+from edge.servos import joints_deg
 from edge.virtual_camera import mounting_of
+from firmware_tools import emulated
 from tests.calibration import arm_folders
 from tests.calibration.command_line import refusal, run
 
@@ -170,3 +190,22 @@ def test_the_scene_of_a_real_session_is_as_drawn():
         np.testing.assert_allclose(where.state.hand_eye, drawn.state.hand_eye)
         middle = where.state.board @ (*where.points_m.mean(axis=0), 1.0)
         np.testing.assert_allclose(middle, drawn.state.board @ (*drawn.points_m.mean(axis=0), 1.0), atol=1e-12)
+
+
+def test_the_gripper_takes_the_board_before_a_fixed_camera_sees_it(tmp_path, monkeypatch):
+    folder, settings = tmp_path / "arm", Config(bus=BusConfig(driver="dofbot_board", i2c="emulated"))
+    (tmp_path / "robot.toml").write_text('[bus]\ndriver = "dofbot_board"\ni2c = "emulated"\n')
+    arm = EmulatedArm(settings.bus, SteppedClock(), errors=ArmErrors())
+    monkeypatch.setattr(emulated, "emulated_arm", lambda config: arm)
+    folder.mkdir()
+    boards.save(folder / "board.json", arm_folders.BOARD)
+    lens = files.Lens("7", arm_folders.LENS, (0.0,) * 5, files.made("test"))
+    files.save(folder / "calibration.json", msgspec.structs.replace(files.blank(settings, "ab"), lens=lens))
+    arguments = ("handeye", "--live", "--images", folder, "--camera", "fixed", "--config", tmp_path / "robot.toml", "--take", "false")
+    result = run(*arguments, typed="y\nthick\n5\n\n\n")
+    assert "--take did not work" in refusal(result, CalibrationError)
+    assert "hands off the board" in result.stderr
+    closed_deg = joints_deg(JointCommand._make((*PARK_RAD, 0.005 - slow_arm.SQUEEZE_M)))[5]
+    assert arm.joints_deg()[5] == pytest.approx(closed_deg, abs=1.0)
+    assert not any(arm.powered())
+    assert arm_session.arm_as_taken(folder / arm_session.NAME, settings, files.load(folder / "calibration.json")).camera == "fixed"
