@@ -239,8 +239,8 @@ def remedy(found: Touches) -> str:
         return f"without joint 1's zero and the grid's shift {left_mm:.1f} mm are left: add --write to put the zero into the calibration"
     if left_mm <= 1e3 * grids.MEDIAN_MAX_M and shift_mm > left_mm:
         return (
-            f"{shift_mm:.1f} mm are a shift of everything, which no servo makes: lay the grid's origin under the base axis, hold the pointer "
-            "straight, and touch into a new file"
+            f"{shift_mm:.1f} mm are a shift of everything, which no servo makes: lay the grid's origin under the base axis, hold the "
+            "pointer straight, and touch into a new file"
         )
     return "calibrate the hand-eye and the servos again, and look for play in the arm"
 
