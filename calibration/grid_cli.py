@@ -34,7 +34,7 @@ def grid(
         float, typer.Option(min=5.0, max=60.0, help="--live: how far the pointer sticks out past the finger tips.")
     ] = 20.0,
     width_mm: Annotated[float, typer.Option(min=2.0, max=40.0, help="--live: how thick it is where the fingers hold it.")] = 8.0,
-    above_mm: Annotated[float, typer.Option(min=6.0, max=20.0, help="--live: how high over the paper its tip stops.")] = 8.0,
+    above_mm: Annotated[float, typer.Option(min=8.0, max=20.0, help="--live: how high over the paper its tip stops.")] = 10.0,
     write: Annotated[
         bool, typer.Option("--write", help="--touch: put joint 1's zero into the calibration, if it is more than three σ from none.")
     ] = False,

@@ -223,7 +223,7 @@ def _typed(folder: Path, text: str):
 
 
 def test_a_person_types_what_is_read(rig, tmp_path, crossings):
-    ahead = touch_plan.crossings(SCENE._replace(pointer_m=POINTER.ahead_m), 0.008, 5, ONES, NONE_DONE)
+    ahead = touch_plan.crossings(SCENE._replace(pointer_m=POINTER.ahead_m), 0.010, 5, ONES, NONE_DONE)
     read = [f"{1e3 * x + 2:.1f} {1e3 * y - 1:.1f}" for x, y in (one.at_in_table_m for one in ahead)]
     lines = ["y", "", "", "tall", "60", "25", "no", "500 0", *read[:2], "", *read[3:]]
     result = _typed(tmp_path, "\n".join(lines) + "\n")
@@ -233,7 +233,7 @@ def test_a_person_types_what_is_read(rig, tmp_path, crossings):
     assert "'60' is no height from 13 to 37 mm" in result.stderr
     assert "'500 0' is no place within 50 mm" in result.stderr
     done = touches_file.load(tmp_path / "t.csv")[:, :2] / 1e3
-    ((x, y),) = (one.at_in_table_m for one in touch_plan.crossings(SCENE._replace(pointer_m=POINTER.ahead_m), 0.008, 5, ONES, done))
+    ((x, y),) = (one.at_in_table_m for one in touch_plan.crossings(SCENE._replace(pointer_m=POINTER.ahead_m), 0.010, 5, ONES, done))
     result = _typed(tmp_path, f"y\n\n\n25\n{1e3 * x + 2:.1f}, {1e3 * y - 1:.1f}\n")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout[result.stdout.index("{") :])["by touch"]  # after what was typed
