@@ -159,7 +159,8 @@ def servos(
 ) -> None:
     """Find zero, scale, direction and repeatability of each servo, from the same images as handeye; the camera's place stays as it is.
 
-    No picture shows the zero of joint 1 (the whole table turns with it) and of joint 5 (the camera turns with it): set them by eye.
+    No picture shows the zero of joint 1 (the whole table turns with it) and of joint 5 (the camera turns with it). The first is found by
+    touch (dofbot calibrate grid --touch), the second is set by eye.
     """
     source = solved_from(images, camera, board, calibration, joints, config, simulate, seed, as_json)
     if not as_json:

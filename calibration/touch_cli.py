@@ -69,7 +69,10 @@ def robot(path: Path, config: Path | None, touches: Path) -> Robot:
 
     settings = configuration.load(config) if config else configuration.Config()
     before = files.load(path) if path.exists() else files.blank(settings, urdf.dofbot_sha256())
-    arm = arm_session.arm_as_taken(touches.with_suffix(".arm.json"), settings, before)
+    kept = touches.with_suffix(".arm.json")
+    if not touches.exists():
+        kept.unlink(missing_ok=True)  # of touches that somebody has thrown away
+    arm = arm_session.arm_as_taken(kept, settings, before)
     now = arm_session.in_force(settings, before)
     if arm != now:
         raise ConfigError(f"{touches} was touched with servos that have been corrected since, expected the same; touch into a new file")
