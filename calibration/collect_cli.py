@@ -34,17 +34,16 @@ def live(
 ) -> None:
     """Move the arm to planned poses, slowly and through the gate, and take an image in each."""
     from calibration import collect, plan_poses, slow_arm
-    from edge.robot import PARK_RAD
     from firmware_tools import emulated
     from firmware_tools.asking import confirm
 
     settings, where = _ready(folder, board, config, before, camera)
     with _said("planning poses"):
         plan = plan_poses.plan(where)
-    stops = np.vstack((PARK_RAD, plan.calibrate_rad, plan.held_out_rad))
+    stops, count = plan_poses.stops(where, plan), len(plan.calibrate_rad) + len(plan.held_out_rad)
     arm_in_software = emulated.emulated_arm(settings) if settings.bus.i2c == "emulated" else None
     known = " An arm without read-back must stand parked, or it leaps there at full speed." if settings.bus.driver == "pca9685" else ""
-    confirm(f"The arm goes to up to {len(stops) - 1} poses over the board at 30°/s; Ctrl-C parks it.{known} Hands away?", yes)
+    confirm(f"The arm goes to up to {count} poses over the board at 30°/s; Ctrl-C parks it.{known} Hands away?", yes)
     with slow_arm.opened(settings, where, stops, arm_in_software) as arm:
         if where.camera == "fixed":
             _hand_over_board(arm)

@@ -35,6 +35,7 @@ BOARD_TO_LINK_M = 0.030  # half a bracket
 TOOL_TO_LINK_M = 0.060  # half an open gripper, and half a bracket
 OBLIQUE_MAX_RAD = np.radians(60.0)
 APPROACH_RAD = np.radians(3.0)  # before each pose every joint stands as much lower: more than the backlash of any hobby servo
+STOPS_DRAWN = 15
 WAY_POINTS = 40  # looked at along a way of up to 180°
 FIRST_GUESS_M, FIRST_GUESS_RAD = 0.02, np.radians(10.0)  # σ of hand-eye and board before anything was seen
 
@@ -120,6 +121,12 @@ def _plan_fixed(scene: Scene, held: Float64, noise: gls.Noise) -> Plan:
     chosen, matrix = _greedy(_information(scene, held, noise), _first(scene), count)
     left = np.setdiff1d(np.arange(len(held)), chosen)[:HELD_OUT]
     return Plan(held[chosen], held[left], _expected(scene, matrix, held))
+
+
+def stops(scene: Scene, plan: Plan) -> Float64:
+    """(n, 5) poses that the arm may go by: its park pose, the plan's own, and a few drawn ones, without which some have no clear way."""
+    drawn = np.random.default_rng(0).uniform(robot.POSITION_MIN_RAD, robot.POSITION_MAX_RAD, (1000, 5))
+    return np.vstack((robot.PARK_RAD, plan.calibrate_rad, plan.held_out_rad, drawn[is_clear(scene, drawn)][:STOPS_DRAWN]))
 
 
 def advise(scene: Scene, done_rad: Float64, candidates_rad: Float64, noise: gls.Noise = NOISE) -> Advice:

@@ -72,6 +72,18 @@ def test_the_plan_is_safe_and_leaves_nothing_open(planned):
     assert 1e3 * plan.expected.hand_eye_m < 3.0
 
 
+def test_nearly_every_pose_has_a_way_that_stays_clear(planned):
+    scene, plan = planned
+    stops, park, without = plan_poses.stops(scene, plan), np.array(PARK_RAD), 0
+    assert plan_poses.is_clear(scene, stops).all()
+    for goal in stops[1:29]:
+        try:
+            slow_arm.way(scene, park, plan_poses.approach_from(goal), stops)
+        except CalibrationError:
+            without += 1
+    assert without <= (2 if scene.camera == "fixed" else 0)
+
+
 def test_a_board_in_the_gripper_stays_over_the_table():
     scene = simulated_arm.scene("fixed")
     plan = plan_poses.plan(scene)
