@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from calibration import gls, observability
 from calibration.arm_model import CameraPlace, ServoArm, State, Views, predict, transform_board_to_camera
-from calibration.hand_eye import GOOD, LENS_SIGMA, NOISE, SCALE_SIGMA, SHIFT, TURN, ZERO_SIGMA_RAD
+from calibration.hand_eye import COMPLIANCE_SIGMA, GOOD, LENS_SIGMA, NOISE, SCALE_SIGMA, SHIFT, TURN, ZERO_SIGMA_RAD
 from calibration.images import IMAGES_MIN
 from edge import robot
 from edge.errors import CalibrationError, UnreachableError
@@ -122,7 +122,7 @@ def _columns(scene: Scene) -> NDArray[np.bool_]:
 def _first(scene: Scene) -> Float64:
     """What is known before the first picture, as a normal matrix (p, p) of the columns that are estimated."""
     six = [FIRST_GUESS_RAD] * 3 + [FIRST_GUESS_M] * 3
-    sigma = np.concatenate((six * 2, np.full(5, ZERO_SIGMA_RAD), np.full(5, SCALE_SIGMA), LENS_SIGMA))
+    sigma = np.concatenate((six * 2, np.full(5, ZERO_SIGMA_RAD), np.full(5, SCALE_SIGMA), np.full(5, COMPLIANCE_SIGMA), LENS_SIGMA))
     return np.diag(1.0 / sigma[_columns(scene)] ** 2)
 
 
@@ -179,13 +179,19 @@ def slanted(scene: Scene, count: int, draws: np.random.Generator) -> Float64:
 
 def straight_down(scene: Scene, count: int, draws: np.random.Generator) -> Float64:
     """Commanded joints (≤ count, 5) that are safe and see most of the board with the tool straight down, as it is when it grasps."""
-    found: list[Float64] = []
-    for x, y, z, yaw in draws.uniform((-0.07, 0.06, 0.03, -np.pi), (0.07, 0.17, 0.11, np.pi), (50 * count, 4)).tolist():
-        with suppress(UnreachableError):
-            found.append(np.array(solve(ToolPose(x, y, z, 0.0, yaw), scene.mount)))
-    joints = np.array(found).reshape(-1, 5)
-    joints = joints[is_safe(scene, joints)]
-    return joints[sees_board(scene, joints)][:count]
+    places = draws.uniform((-0.07, 0.06, 0.03, -np.pi), (0.07, 0.17, 0.11, np.pi), (50 * count, 4))
+    good = np.empty((0, 5))
+    for some in np.array_split(places, 25):
+        found: list[Float64] = []
+        for x, y, z, yaw in some.tolist():
+            with suppress(UnreachableError):
+                found.append(np.array(solve(ToolPose(x, y, z, 0.0, yaw), scene.mount)))
+        joints = np.array(found).reshape(-1, 5)
+        joints = joints[is_safe(scene, joints)]
+        good = np.concatenate((good, joints[sees_board(scene, joints)]))
+        if len(good) >= count:
+            break
+    return good[:count]
 
 
 def is_safe(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
