@@ -83,11 +83,13 @@ def _settings(config: "Config", before: "Calibration", folder: Path) -> "Config"
 
 def _scene(board: "Board", before: "Calibration", config: "Config") -> "Scene":
     from calibration import arm_session, collect
+    from edge import travel
     from edge.kinematics import Mount
 
-    mount = arm_session.in_force(config, before).mount
+    arm = arm_session.in_force(config, before)
     assert before.lens is not None
-    return collect.scene(before.lens, board, Mount(mount.base_height_m, mount.inverted))
+    where = collect.scene(before.lens, board, Mount(arm.mount.base_height_m, arm.mount.inverted))
+    return where._replace(limits=travel.limits_of(arm.bus))
 
 
 def _read(settings: "Config") -> "Float64 | None":

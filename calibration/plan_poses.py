@@ -19,7 +19,7 @@ from edge import robot
 from edge.errors import CalibrationError, UnreachableError
 from edge.kinematics import Mount, solve
 from edge.messages import Float64, ToolPose
-from edge.safety import DOFBOT_LIMITS
+from edge.safety import DOFBOT_LIMITS, Limits
 
 DOWN, TILTED, HELD_OUT = 8, 12, 8
 DOWN_CANDIDATES, TILTED_CANDIDATES = 40, 250
@@ -43,6 +43,7 @@ class Scene(NamedTuple):
     points_m: Float64
     camera: CameraPlace = "tool"
     image_px: tuple[int, int] = IMAGE_PX
+    limits: Limits = DOFBOT_LIMITS
 
     def arm(self, joints_rad: Float64) -> ServoArm:
         """The arm in poses (n, 5)."""
@@ -203,9 +204,9 @@ def is_clear(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
     """(n,) the same of the poses alone."""
     chain = scene.arm(joints_rad).chain(np.zeros(5), np.zeros(5))
     flange, tool = chain.transform_flange_to_table, chain.transform_flange_to_table[:, :3, 3]
-    low = np.maximum(DOFBOT_LIMITS.tool_min_in_table_m, (-np.inf, -np.inf, TOOL_ABOVE_TABLE_M))
-    clear = ((tool >= low) & (tool <= DOFBOT_LIMITS.tool_max_in_table_m)).all(axis=1)
-    clear &= ((joints_rad >= robot.POSITION_MIN_RAD) & (joints_rad <= robot.POSITION_MAX_RAD)).all(axis=1)
+    low = np.maximum(scene.limits.tool_min_in_table_m, (-np.inf, -np.inf, TOOL_ABOVE_TABLE_M))
+    clear = ((tool >= low) & (tool <= scene.limits.tool_max_in_table_m)).all(axis=1)
+    clear &= ((joints_rad >= scene.limits.position_min[:5]) & (joints_rad <= scene.limits.position_max[:5])).all(axis=1)
     if scene.camera != "fixed":
         camera = (flange @ scene.state.hand_eye)[:, :3, 3]
         clear &= camera[:, 2] >= CAMERA_ABOVE_TABLE_M

@@ -19,14 +19,13 @@ from edge.errors import BusError, CalibrationError, ConfigError
 from edge.kinematics import tool_in_table_m
 from edge.messages import Float64, JointCommand
 from edge.robot import OPENING_MAX_M, PARK_RAD
-from edge.safety import DOFBOT_LIMITS, gate, resting
+from edge.safety import gate, resting
 from edge.servos import ServoBus
 
 SPEED_RAD_S = np.radians(30.0)  # slow enough to pull a hand away: as the servo tools have it
 TICK_S = 0.02
 SETTLE_S = 1.0  # until the camera is at rest; assumed, servo tools wait 0.5 s for less
 WAY_POINTS = 40  # looked at along a way of up to 180°
-LIMITS = msgspec.structs.replace(DOFBOT_LIMITS, velocity_max=(1.05 * SPEED_RAD_S,) * 5 + DOFBOT_LIMITS.velocity_max[5:])
 
 
 class SlowArm:
@@ -36,6 +35,7 @@ class SlowArm:
         self._bus, self._scene, self._stops, self._clock = bus, scene, stops_rad, clock
         self._pacer = Pacer(clock, 1.0 / TICK_S)
         self._gate = resting(at)
+        self._limits = msgspec.structs.replace(scene.limits, velocity_max=(1.05 * SPEED_RAD_S,) * 5 + scene.limits.velocity_max[5:])
 
     @property
     def joints_rad(self) -> Float64:
@@ -75,7 +75,7 @@ class SlowArm:
 
     def _tick(self, wanted: JointCommand) -> None:
         self._pacer.wait()  # after a stall no burst: two set points at once would be a leap
-        passed = gate(self._gate, wanted, LIMITS, TICK_S, lambda command: tool_in_table_m(command, self._scene.mount))
+        passed = gate(self._gate, wanted, self._limits, TICK_S, lambda command: tool_in_table_m(command, self._scene.mount))
         self._bus.write(passed.command)
         self._gate = passed.state
         if passed.reasons:
