@@ -77,6 +77,7 @@ def manual(folder: Path, board: "Board", config: "Config", before: "Calibration"
 def _ready(folder: Path, board: "Board", config: "Config", before: "Calibration", camera: "CameraPlace | None") -> "tuple[Config, Scene]":
     """The configuration with the servos as calibrated, and what is where; raises `ConfigError` for a folder begun with other ones."""
     from calibration import arm_session, collect
+    from edge import travel
     from edge.kinematics import Mount
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ def _ready(folder: Path, board: "Board", config: "Config", before: "Calibration"
         raise ConfigError(f"{folder} was begun with servos that have been corrected since, expected the same; take a new folder")
     assert before.lens is not None
     where = collect.scene(before.lens, board, Mount(now.mount.base_height_m, now.mount.inverted), arm.camera)
-    return msgspec.structs.replace(config, mount=now.mount, bus=now.bus), where
+    return msgspec.structs.replace(config, mount=now.mount, bus=now.bus), where._replace(limits=travel.limits_of(now.bus))
 
 
 def _read(settings: "Config") -> "Float64 | None":

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from calibration import gls, observability
 from calibration.arm_model import CameraPlace, ServoArm, State, Views, predict, transform_board_to_camera
-from calibration.hand_eye import GOOD, LENS_SIGMA, NOISE, SCALE_SIGMA, SHIFT, TURN, ZERO_SIGMA_RAD
+from calibration.hand_eye import COMPLIANCE_SIGMA, GOOD, LENS_SIGMA, NOISE, SCALE_SIGMA, SHIFT, TURN, ZERO_SIGMA_RAD
 from calibration.images import IMAGES_MIN
 from edge import robot
 from edge.errors import CalibrationError, UnreachableError
 from edge.kinematics import Mount, solve
 from edge.messages import Float64, ToolPose
-from edge.safety import DOFBOT_LIMITS
+from edge.safety import DOFBOT_LIMITS, Limits
 
 DOWN, TILTED, HELD_OUT = 8, 12, 8
 DOWN_CANDIDATES, TILTED_CANDIDATES = 40, 250
@@ -48,6 +48,7 @@ class Scene(NamedTuple):
     points_m: Float64
     camera: CameraPlace = "wrist"
     image_px: tuple[int, int] = IMAGE_PX
+    limits: Limits = DOFBOT_LIMITS
     pointer_m: float = 0.0  # by how much something in the gripper sticks out ahead of the tool centre
 
     def arm(self, joints_rad: Float64) -> ServoArm:
@@ -149,7 +150,7 @@ def _columns(scene: Scene) -> NDArray[np.bool_]:
 def _first(scene: Scene) -> Float64:
     """What is known before the first picture, as a normal matrix (p, p) of the columns that are estimated."""
     six = [FIRST_GUESS_RAD] * 3 + [FIRST_GUESS_M] * 3
-    sigma = np.concatenate((six * 2, np.full(5, ZERO_SIGMA_RAD), np.full(5, SCALE_SIGMA), LENS_SIGMA))
+    sigma = np.concatenate((six * 2, np.full(5, ZERO_SIGMA_RAD), np.full(5, SCALE_SIGMA), np.full(5, COMPLIANCE_SIGMA), LENS_SIGMA))
     return np.diag(1.0 / sigma[_columns(scene)] ** 2)
 
 
@@ -206,13 +207,19 @@ def slanted(scene: Scene, count: int, draws: np.random.Generator) -> Float64:
 
 def straight_down(scene: Scene, count: int, draws: np.random.Generator) -> Float64:
     """Commanded joints (≤ count, 5) that are safe and see most of the board with the tool straight down, as it is when it grasps."""
-    found: list[Float64] = []
-    for x, y, z, yaw in draws.uniform((-0.07, 0.06, 0.03, -np.pi), (0.07, 0.17, 0.11, np.pi), (50 * count, 4)).tolist():
-        with suppress(UnreachableError):
-            found.append(np.array(solve(ToolPose(x, y, z, 0.0, yaw), scene.mount)))
-    joints = np.array(found).reshape(-1, 5)
-    joints = joints[is_safe(scene, joints)]
-    return joints[sees_board(scene, joints)][:count]
+    places = draws.uniform((-0.07, 0.06, 0.03, -np.pi), (0.07, 0.17, 0.11, np.pi), (50 * count, 4))
+    good = np.empty((0, 5))
+    for some in np.array_split(places, 25):
+        found: list[Float64] = []
+        for x, y, z, yaw in some.tolist():
+            with suppress(UnreachableError):
+                found.append(np.array(solve(ToolPose(x, y, z, 0.0, yaw), scene.mount)))
+        joints = np.array(found).reshape(-1, 5)
+        joints = joints[is_safe(scene, joints)]
+        good = np.concatenate((good, joints[sees_board(scene, joints)]))
+        if len(good) >= count:
+            break
+    return good[:count]
 
 
 def is_safe(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
@@ -224,10 +231,10 @@ def is_clear(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
     """(n,) the same of the poses alone."""
     chain = scene.arm(joints_rad).chain(np.zeros(5), np.zeros(5))
     flange, tool = chain.transform_flange_to_table, chain.transform_flange_to_table[:, :3, 3]
-    low = np.maximum(DOFBOT_LIMITS.tool_min_in_table_m, (-np.inf, -np.inf, TOOL_ABOVE_TABLE_M))
-    clear = ((tool >= low) & (tool <= DOFBOT_LIMITS.tool_max_in_table_m)).all(axis=1)
+    low = np.maximum(scene.limits.tool_min_in_table_m, (-np.inf, -np.inf, TOOL_ABOVE_TABLE_M))
+    clear = ((tool >= low) & (tool <= scene.limits.tool_max_in_table_m)).all(axis=1)
     clear &= tool[:, 2] + scene.pointer_m * flange[:, 2, 2] >= POINTER_ABOVE_TABLE_M
-    clear &= ((joints_rad >= robot.POSITION_MIN_RAD) & (joints_rad <= robot.POSITION_MAX_RAD)).all(axis=1)
+    clear &= ((joints_rad >= scene.limits.position_min[:5]) & (joints_rad <= scene.limits.position_max[:5])).all(axis=1)
     if scene.camera != "fixed":
         camera = (flange @ scene.state.hand_eye)[:, :3, 3]
         clear &= camera[:, 2] >= CAMERA_ABOVE_TABLE_M

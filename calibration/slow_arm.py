@@ -19,7 +19,7 @@ from edge.errors import BusError, CalibrationError, ConfigError
 from edge.kinematics import tool_in_table_m, transform_tool_to_table
 from edge.messages import Float64, JointCommand
 from edge.robot import OPENING_MAX_M, PARK_RAD
-from edge.safety import DOFBOT_LIMITS, Point, gate, resting
+from edge.safety import Point, gate, resting
 from edge.servos import ServoBus
 
 SPEED_RAD_S = np.radians(30.0)  # slow enough to pull a hand away: as the servo tools have it
@@ -27,9 +27,8 @@ TICK_S = 0.02
 SETTLE_S = 1.0  # until the camera is at rest; assumed, servo tools wait 0.5 s for less
 SQUEEZE_M = 0.001  # the fingers are sent together by as much more than what they hold is thick
 GRIP_M_S = 0.02  # a finger that is in between feels it before it hurts
-LIMITS = msgspec.structs.replace(DOFBOT_LIMITS, velocity_max=(1.05 * SPEED_RAD_S,) * 5 + DOFBOT_LIMITS.velocity_max[5:])
 # Ways are looked at in steps, and between two of them the tip may be some hundredths of a millimetre lower.
-LIMITS_OF_POINTER = msgspec.structs.replace(LIMITS, tool_min_in_table_m=(*LIMITS.tool_min_in_table_m[:2], POINTER_ABOVE_TABLE_M - 0.001))
+POINTER_MIN_M = POINTER_ABOVE_TABLE_M - 0.001
 
 
 class SlowArm:
@@ -42,6 +41,9 @@ class SlowArm:
         self._bus, self.scene, self.stops_rad, self._clock = bus, scene, stops_rad, clock
         self._pacer = Pacer(clock, 1.0 / TICK_S)
         self._gate = resting(at)
+        limits = msgspec.structs.replace(scene.limits, velocity_max=(1.05 * SPEED_RAD_S,) * 5 + scene.limits.velocity_max[5:])
+        low = (*limits.tool_min_in_table_m[:2], POINTER_MIN_M)
+        self._limits, self._limits_of_pointer = limits, msgspec.structs.replace(limits, tool_min_in_table_m=low)
 
     @property
     def joints_rad(self) -> Float64:
@@ -94,7 +96,7 @@ class SlowArm:
 
     def _tick(self, wanted: JointCommand) -> None:
         self._pacer.wait()  # after a stall no burst: two set points at once would be a leap
-        limits = LIMITS_OF_POINTER if self.scene.pointer_m else LIMITS
+        limits = self._limits_of_pointer if self.scene.pointer_m else self._limits
         passed = gate(self._gate, wanted, limits, TICK_S, self._lowest_in_table_m)
         self._bus.write(passed.command)
         self._gate = passed.state

@@ -16,6 +16,7 @@ from calibration.plan_poses import Scene
 from calibration.table_turn import SIGMA_MAX_RAD, SIGNIFICANT, TableTurn, fit
 from calibration.touch import HEIGHT_OFF_M, Pointer, Touched
 from edge import calibration as files
+from edge import travel
 from edge.calibration import Check
 from edge.errors import CalibrationError, ConfigError
 from edge.kinematics import Mount
@@ -142,7 +143,8 @@ def _scene(one: Robot) -> Scene:
     mount, camera = one.arm.mount, hand_eye.camera_of(one.before)
     nominal = simulated_arm.scene(camera.place if camera else "wrist")
     state = nominal.state._replace(hand_eye=camera.pose) if camera else nominal.state
-    return nominal._replace(mount=Mount(mount.base_height_m, mount.inverted), state=state)
+    limits = travel.limits_of(one.arm.bus)
+    return nominal._replace(mount=Mount(mount.base_height_m, mount.inverted), state=state, limits=limits)
 
 
 def _scale(board: Board | None) -> Float64:

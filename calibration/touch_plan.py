@@ -11,7 +11,6 @@ import numpy as np
 
 from calibration.boards import GRID_MAX_MM, GRID_MIN_MM
 from calibration.plan_poses import APPROACH_RAD, Scene, is_clear
-from edge import robot
 from edge.errors import CalibrationError, UnreachableError
 from edge.kinematics import Joints, solve, tool_pose
 from edge.messages import Float64, ToolPose
@@ -71,10 +70,10 @@ def first(scene: Scene) -> Crossing:
     )
 
 
-def approach_from(joints_rad: Float64) -> Float64:
+def approach_from(scene: Scene, joints_rad: Float64) -> Float64:
     """(…, 5) where to come from, every joint from below."""
     start = joints_rad - APPROACH_RAD
-    lowest = robot.POSITION_MIN_RAD[3] + LIMIT_MARGIN_RAD
+    lowest = scene.limits.position_min[3] + LIMIT_MARGIN_RAD
     start[..., 3] = np.minimum(start[..., 3], np.maximum(joints_rad[..., 3] - APPROACH4_RAD, lowest))
     return np.asarray(start)
 
@@ -89,7 +88,7 @@ def _reached(scene: Scene, height_m: float, places_m: Float64, yaw_rad: float) -
                 places.append((x, y))
                 solved.append(joints)
     q = np.array(solved).reshape(-1, 5)
-    start = approach_from(q)
+    start = approach_from(scene, q)
     lifted = start.copy()
     lifted[:, 1:3] = q[:, 1:3] + LIFT_RAD
     clear = np.ones(len(q), dtype=bool)

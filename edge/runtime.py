@@ -23,7 +23,7 @@ from edge.journal import Journal
 from edge.messages import JointCommand
 from edge.policy import Policy
 from edge.record import Recorder, Summary, Timings
-from edge.safety import DOFBOT_LIMITS, Passed, gate, resting
+from edge.safety import Passed, gate, resting
 from edge.sight import Sight
 from edge.states import GIVE_UP_S, REACTIONS, Cause, Standing, State, blocking, judge
 from edge.tally import ENDLESS, Counts
@@ -270,7 +270,7 @@ class Runtime:
         now_s = self._devices.clock.now_s()
         if now_s - self._sent_s > PAUSE_TICKS * self._tick_s:
             self._gate = resting(self._gate.position)
-        passed = gate(self._gate, step.wanted, DOFBOT_LIMITS, self._tick_s, self._tool_in_table_m)
+        passed = gate(self._gate, step.wanted, self._devices.limits, self._tick_s, self._tool_in_table_m)
         gated_s = time.perf_counter()
         if self._bus.write(passed.command):
             self._took(step, passed, now_s)

@@ -114,8 +114,8 @@ def test_the_gate_itself_keeps_the_tip_off_the_table(crossings):
     with pytest.raises(BusError, match="tool z"):
         arm.go(one.joints_rad - np.radians((0.0, 8.0, 8.0, 0.0, 0.0)))
     lowest = _tip_in_table_m(np.array([command[:5] for command in bus.sent]))[:, 2].min()
-    assert 0.0 <= lowest - slow_arm.LIMITS_OF_POINTER.tool_min_in_table_m[2] + 1e-9 < 0.002
-    assert slow_arm.LIMITS_OF_POINTER.tool_min_in_table_m[2] >= 0.003
+    assert 0.0 <= lowest - slow_arm.POINTER_MIN_M + 1e-9 < 0.002
+    assert slow_arm.POINTER_MIN_M >= 0.003
 
 
 def test_the_gripper_closes_slowly():
