@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Grey = NDArray[np.uint8]
 
 
 class Intrinsics(NamedTuple):
@@ -25,12 +26,16 @@ class Intrinsics(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One depth image: `depth_m` is (height, width) float32 metres along the optical axis, 0 = invalid."""
+    """One depth image: `depth_m` is (height, width) float32 metres along the optical axis, 0 = invalid.
+
+    `image` is what the same imager saw in the same exposure, (height, width) grey, pixel for pixel; None unless it was asked for.
+    """
 
     depth_m: Float32
     intrinsics: Intrinsics
     captured_at_s: float
     sequence: int
+    image: Grey | None = None
 
 
 class ToolPose(NamedTuple):

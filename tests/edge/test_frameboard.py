@@ -55,9 +55,22 @@ def test_a_frame_comes_out_as_it_went_in(boards) -> None:
         assert found is not None
         np.testing.assert_array_equal(found.depth_m, sent.depth_m)
         assert found.depth_m.dtype == np.float32
-        assert found[1:] == (LENS, sent.captured_at_s, numbered(1, number))
+        assert found[1:] == (LENS, sent.captured_at_s, numbered(1, number), None)
         assert reader.latest() is found
     assert reader.counts() == (10, 5)
+
+
+def test_a_grey_image_goes_with_its_frame_and_with_no_other(boards) -> None:
+    writer, reader = boards
+    grey = np.random.default_rng(3).integers(0, 256, (LENS.height, LENS.width), np.uint8)
+    writer.publish(image(1)._replace(image=grey), 1, True)
+    np.testing.assert_array_equal(reader.latest().image, grey)
+    np.testing.assert_array_equal(reader.latest().depth_m, image(1).depth_m)
+    writer.publish(image(2), 1, True)
+    assert reader.latest().image is None
+    for bad in (grey[:, :4], grey.astype(np.uint16)):
+        with pytest.raises(ObservationError, match=r"the grey image is .*, expected uint8 \(6, 8\)"):
+            writer.publish(image(3)._replace(image=bad), 1, True)
 
 
 def test_a_new_connection_leaves_the_last_frame_and_its_numbers_leap(boards) -> None:
