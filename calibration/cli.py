@@ -1,24 +1,16 @@
 """`dofbot calibrate …`: print a board, then measure lens, block and depth with it; each result goes into one file, or is refused."""
 
 import enum
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from calibration import arm_cli, grid_cli
+from calibration import arm_cli, grid_cli, lens_cli
 from calibration.steps import board_of, depth_image, lens_of, look_at, markers_of, pose_of, print_json, write_parts
 from edge.errors import CalibrationError, ConfigError
 
-if TYPE_CHECKING:
-    from calibration.boards import Board
-    from calibration.intrinsics import Calibrated
-    from calibration.session import Session
-    from calibration.verdict import Figure
-
 EXIT_MOVED, EXIT_CANNOT_SAY = 1, 2
-POLL_S = 0.5
 
 Images = Annotated[Path, typer.Option(help="Folder of one stream's images; what is found in them is kept there, so more may be added.")]
 BoardFile = Annotated[Path, typer.Option("--board", help="The JSON that was written beside the board's PDF.")]
@@ -56,7 +48,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     epilog = "Exit codes: 0 done, 2 wrong options or files, 9 refused: the reason is said, and nothing was written."
-    for step in (board, ruler, intrinsics, arm_cli.handeye, arm_cli.servos, grid_cli.grid, depth, block):
+    for step in (board, ruler, lens_cli.intrinsics, arm_cli.handeye, arm_cli.servos, grid_cli.grid, depth, block):
         group.command(epilog=epilog)(step)
     group.command(epilog="Exit codes: 0 where it was, 1 the camera has moved, 2 cannot say: the reason is said.")(check)
     app.add_typer(group, name="calibrate")
@@ -111,59 +103,6 @@ def ruler(
     if as_json:
         return print_json({"board": str(board), "ruler_mm": [x_mm, y_mm]})
     typer.echo(f"{board}: {scale[0] - 1.0:+.2%} along x, {scale[1] - 1.0:+.2%} along y")
-    return None
-
-
-def intrinsics(
-    images: Images,
-    board: BoardFile,
-    serial: Serial,
-    calibration: File,
-    ruler_mm: Ruler = None,
-    factory: Annotated[
-        tuple[float, float, float, float] | None,
-        typer.Option(
-            metavar="FX FY CX CY", help="The camera's own intrinsics of this stream: a start, and what is not seen stays near them."
-        ),
-    ] = None,
-    config: ConfigFile = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Wait for more images until every figure is good.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Write a page with pictures to this HTML file.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure the lens: 25 to 40 images of the ChArUco board, tilted by 20° to 45°, near enough to fill the image, in all its parts.
-
-    Run it again after every few images: it shows where corners are missing, looks at new images only, and writes once the result is
-    good enough. With --watch it does so by itself whenever images come, until every figure is good; Ctrl-C ends it.
-    """
-    from calibration import report as reports
-    from calibration import verdict
-
-    drawn = board_of(board, ruler_mm)
-    drawn.scale  # noqa: B018 - raises at once where the rulers were not measured, not after a minute
-    while True:
-        try:
-            session = look_at(images, drawn, quiet=as_json)
-            found, judged = _lens_from(session, drawn, factory, quiet=as_json)
-        except (CalibrationError, ConfigError) as error:
-            if not watch:
-                raise
-            typer.echo(f"{error}", err=True)
-        else:
-            if not watch or all(one.state == "good" for one in judged):
-                break
-        _wait_for_images(images)
-    if report:
-        try:
-            reports.write(report, found, judged, session, images, drawn)
-        except OSError as error:
-            raise ConfigError(f"--report {report} cannot be written ({error.strerror}); give a path that you may write to") from None
-    part = verdict.lens_part(found, judged, serial, drawn)
-    write_parts(calibration, config, lens=part)
-    if as_json:
-        return print_json({"lens": part, "model": found.model, "held_out_px": found.held_out_px, "left_out": found.rejected})
-    fx, fy, cx, cy = part.intrinsics[2:]
-    typer.echo(f"fx {fx:.2f}, fy {fy:.2f}, cx {cx:.2f}, cy {cy:.2f} px; written to {calibration}")
     return None
 
 
@@ -273,34 +212,3 @@ def check(
     else:
         typer.echo(line)
     raise typer.Exit(EXIT_MOVED if moved else 0)
-
-
-def _lens_from(
-    session: "Session", board: "Board", factory: tuple[float, float, float, float] | None, *, quiet: bool
-) -> "tuple[Calibrated, list[Figure]]":
-    """The lens so far and what speaks for it, with the map of where corners were seen, and what to do next."""
-    from calibration import coverage, verdict
-    from calibration.boards import points_m
-    from calibration.bundle import View
-    from calibration.intrinsics import calibrate
-    from edge.messages import Intrinsics
-
-    size = session.size
-    seen = coverage.counts((one.detection().corners_px for one in session.used.values()), size)
-    if not quiet:
-        typer.echo(f"corners seen in {coverage.share(seen):.0%} of the image:\n{coverage.picture(seen)}")
-    views = [View(name, points_m(board, one.detection().ids), one.detection().corners_px) for name, one in session.used.items()]
-    found = calibrate(views, size, Intrinsics(*size, *factory) if factory else None)
-    judged = verdict.figures(found, seen)
-    for one in judged if not quiet else ():
-        advice = "" if one.state == "good" else f"  → {one.remedy}"
-        typer.echo(f"{one.state:9} {one.found:8.3g}  (good {one.good:g}, at most {one.limit:g})  {one.name}{advice}")
-    return found, judged
-
-
-def _wait_for_images(folder: Path) -> None:
-    """Come back when the folder has other images than now."""
-    before = set(folder.glob("*.*"))
-    while set(folder.glob("*.*")) == before:
-        time.sleep(POLL_S)
-    time.sleep(POLL_S)  # until the newest is whole
