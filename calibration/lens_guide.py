@@ -11,25 +11,24 @@ from calibration.place import Place
 from calibration.verdict import TILTED_GOOD
 from edge.messages import Float64
 
-EDGES = ("left", "right", "upper", "lower")
+EDGES = ("left", "right", "upper", "lower")  # of the board, that is nearer
+FACING = ""
 PER_EDGE = TILTED_GOOD // len(EDGES)  # views with this edge nearer
 SEEN_MIN = 0.8  # of the image's cells: what `verdict` calls good
 VIEWS_MIN = 12  # before a lens is tried
-# However good it is by then: by hand 25 to 40 are taken, and more tell little.
-VIEWS_MAX = 40
+VIEWS_MAX = 25  # whatever the figures say by then: more tell little
 
 
 class Wanted(NamedTuple):
-    """What to show next: in which part of the image, and with which edge of the board nearer; empty: any."""
+    """What to show next: in which part of the image, and with which edge of the board nearer, if any."""
 
     part: str
     edge: str
 
     def words(self) -> str:
         """For a person."""
-        where = f"board {'in' if self.part == 'middle' else 'to'} the {self.part} of the image" if self.part else ""
-        tilt = f"its {self.edge} edge nearer by 20° to 45°" if self.edge else ""
-        return ", ".join(filter(None, (where, tilt))) or "the board from another side, or nearer"
+        part = self.part if " " in self.part or self.part == "middle" else f"{self.part} middle"
+        return f"hold it in the {part}, {f'its {self.edge} edge nearer by 20° to 45°' if self.edge else 'facing the camera'}"
 
 
 class LensGuide:
@@ -62,11 +61,14 @@ class LensGuide:
     @property
     def wanted(self) -> Wanted:
         """The emptiest part of the image, and the edge that was nearer least often."""
-        count = {edge: sum(one.edge == edge for one in self._places) for edge in EDGES}
-        least = min(EDGES, key=lambda edge: count[edge])
-        return Wanted(coverage.emptiest(self.cells), least if count[least] < PER_EDGE else "")
+        return Wanted(coverage.emptiest(self.cells), min((*EDGES, FACING), key=self._count))
 
     @property
     def is_complete(self) -> bool:
         """Whether a lens is worth a try."""
-        return self.views >= VIEWS_MIN and coverage.share(self.cells) >= SEEN_MIN and not self.wanted.edge
+        has_tilts = all(self._count(edge) >= PER_EDGE for edge in EDGES)
+        return self.views >= VIEWS_MIN and coverage.share(self.cells) >= SEEN_MIN and has_tilts
+
+    def _count(self, edge: str) -> int:
+        """How many views have this edge nearer, or none."""
+        return sum(one.edge == edge for one in self._places)

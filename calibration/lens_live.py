@@ -29,7 +29,7 @@ Show = Callable[[Look | None, LensGuide], None]
 def collect(
     stills: Stills, folder: Path, board: "Board", is_good: Callable[["Session"], bool], show: Show, follow: Callable[[Wanted], None]
 ) -> None:
-    """Fill the folder until the lens is good, 40 images are there, or Ctrl-C. `follow` is told what to show the camera next.
+    """Fill the folder until the lens is good, 25 views are there, or Ctrl-C. `follow` is told what to show the camera next.
 
     Raises `ConfigError` for a folder of another camera, `ObservationError` when the camera is gone, `CalibrationError` when it is blind.
     """

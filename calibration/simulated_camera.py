@@ -26,7 +26,7 @@ DEPTH_SCALE, DEPTH_OFFSET_M = 1.01, 0.002  # true depth = scale · measured + of
 BASELINE_M, DISPARITY_SD_PX, DISPARITY_MAX_PX = 0.018, 0.08, 126.0  # a D405's (docs/realsense.md)
 MOVES, RESTS = 3, 6  # frames that a hand takes to the next place, and stays there
 TREMBLE_M = 1e-4  # of a hand that rests
-TILT_RAD = np.radians((22.0, 40.0))
+TILTED_RAD, FACING_RAD = np.radians((22.0, 40.0)), np.radians(15.0)
 RETURN_SD_RAD, KNOCK_SD_M = np.radians(0.15), 0.004  # of an arm that comes back; of a camera that was knocked
 
 AT = {"left": 0.22, "right": 0.78, "upper": 0.25, "lower": 0.75}  # where a hand holds a board that is wanted there
@@ -88,7 +88,7 @@ class Hand:
         self._centre_m = np.array((*board.size_m, 0.0)) / 2.0
         self._width_m = max(board.size_m)
         self._rng = rng
-        self._wanted = Wanted("", "")
+        self._wanted: Wanted | None = None
         self._frames = 0
         self._from = self._to = np.eye(4)
 
@@ -110,13 +110,13 @@ class Hand:
 
     def _next(self, lens: Lens) -> Float64:
         rng, wanted = self._rng, self._wanted
-        words = wanted.part.split()
+        words = wanted.part.split() if wanted else []
         across, down = (
             next((AT[word] for word in words if word in names), 0.5 if words else rng.uniform(0.2, 0.8)) + rng.uniform(-0.08, 0.08)
             for names in (("left", "right"), ("upper", "lower"))
         )
-        towards = NEARER_RAD[wanted.edge] + rng.uniform(-0.4, 0.4) if wanted.edge else rng.uniform(-np.pi, np.pi)
-        tilt = rng.uniform(*TILT_RAD) if wanted.edge else rng.uniform(0.0, TILT_RAD[1])
+        towards = NEARER_RAD[wanted.edge] + rng.uniform(-0.4, 0.4) if wanted and wanted.edge else rng.uniform(-np.pi, np.pi)
+        tilt = rng.uniform(*TILTED_RAD) if wanted and wanted.edge else rng.uniform(0.0, FACING_RAD if wanted else TILTED_RAD[1])
         rotation = _turn(tilt * np.array((-np.sin(towards), np.cos(towards), 0.0))) @ _turn(np.array((0.0, 0.0, rng.uniform(-0.4, 0.4))))
         width, height, focal = lens.intrinsics.width, lens.intrinsics.height, lens.intrinsics.fx
         away = focal * self._width_m / (rng.uniform(0.35, 0.75) * width)
