@@ -4,7 +4,7 @@ What is in the folder counts, so that a collection goes on where it was. Time is
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ from calibration.session import SUFFIXES, Session, look
 from calibration.stills import Stills, why_black
 from edge.errors import CalibrationError, ConfigError, ObservationError
 from edge.files import write_atomically
-from edge.messages import Frame
+from edge.messages import Float32, Frame
 
 STILL_PX_S = 15.0  # of an image of 640 pixels: 0.3 px in an exposure of 20 ms; a hand that holds still is slower
 STILL_WITHIN_S = 1.0  # looks that are further apart say nothing of a motion
@@ -34,6 +34,12 @@ class Guide(Protocol):
 
     def add(self, place: Place, seen: Detection) -> None:
         """A view that is kept."""
+
+    def status(self) -> str:
+        """What there is so far: lines for a person."""
+
+    def advice(self) -> str:
+        """What to show next, in words."""
 
 
 class Look(NamedTuple):
@@ -92,8 +98,8 @@ class Collection:
             self._add(seen.detection())
 
     def _look(self, frame: Frame) -> Look:
+        assert frame.image is not None  # `Stills` gives no other
         image = frame.image
-        assert image is not None  # `Stills` gives no other
         dark = why_black(frame)
         try:
             if dark:
@@ -105,7 +111,7 @@ class Collection:
         place = place_of(seen, self._board, self._lens)
         speed = self._speed_px_s(seen, frame.captured_at_s)
         why_not = self._why_not(place, speed)
-        name = "" if why_not else self._keep(frame)
+        name = "" if why_not else self._keep(image, frame.depth_m)
         return Look(image, seen, place, name, why_not)
 
     def _why_not(self, place: Place | None, speed_px_s: float) -> str:
@@ -127,16 +133,16 @@ class Collection:
         off_px = seen.corners_px[now] - before[0].corners_px[then]
         return float(np.sqrt(np.square(off_px).sum(axis=1).mean())) / (at_s - before[1])
 
-    def _keep(self, frame: Frame) -> str:
+    def _keep(self, image: Image, depth_m: Float32) -> str:
         """Write it, and count what then is in the folder."""
         number = next(n for n in range(1, 10_000) if not list(self._folder.glob(f"{n:03d}.*")))
         path = self._folder / f"{number:03d}.png"
         try:
             if self._keeps_depth:
                 data = io.BytesIO()
-                np.save(data, frame.depth_m)
+                np.save(data, depth_m)
                 write_atomically(path.with_suffix(".npy"), data.getvalue())
-            write_image(path, frame)
+            write_image(path, image)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written ({error.strerror}); give a folder that you may write to") from None
         self.session = look(self._folder, self._board)
@@ -149,10 +155,25 @@ class Collection:
             self._guide.add(place, seen)
 
 
-def write_image(path: Path, frame: Frame) -> None:
-    """A frame's image as PNG, whole or not there. Raises `OSError`."""
-    assert frame.image is not None  # `Stills` gives no other
-    write_atomically(path, cv2.imencode(".png", frame.image)[1].tobytes())
+def fill(collection: Collection, show: Callable[[Look | None], None], is_enough: Callable[[], bool]) -> None:
+    """Collect until it is enough, which is asked at first and after each image that is kept, or until Ctrl-C.
+
+    Raises what `Collection.looks` does.
+    """
+    looks = collection.looks()
+    try:
+        show(None)
+        while not is_enough():
+            while not (look := next(looks)).name:
+                show(look)
+            show(look)
+    except KeyboardInterrupt:
+        return
+
+
+def write_image(path: Path, image: Image) -> None:
+    """As PNG, whole or not there. Raises `OSError`."""
+    write_atomically(path, cv2.imencode(".png", image)[1].tobytes())
 
 
 def _has_images(folder: Path) -> bool:

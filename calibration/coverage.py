@@ -33,7 +33,7 @@ def picture(found: NDArray[np.int64]) -> str:
 
 
 def emptiest(found: NDArray[np.int64]) -> str:
-    """Where to hold the board next: the part of the image with the most cells without a corner; of several, that with the fewest corners."""
+    """Where to hold the board next: the part of the image with the most cells without a corner; of several, with the fewest corners."""
     rows, columns = np.array_split(np.arange(CELLS[1]), 3), np.array_split(np.arange(CELLS[0]), 3)
     names = [f"{down} {across}".strip() or "middle" for down in ("upper", "", "lower") for across in ("left", "", "right")]
     cells = [found[np.ix_(row, column)] for row in rows for column in columns]

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from calibration.steps import board_of, look_at, print_json, write_parts
+from calibration.steps import board_of, look_at, print_json, settings_of, simulated, write_parts
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
     from calibration.boards import Board
+    from calibration.collecting import Look
     from calibration.intrinsics import Calibrated
     from calibration.opencv import Lens
     from calibration.session import Session
@@ -124,28 +125,42 @@ def _collected(images: Path, board: "Board", config: Path | None, seed: int | No
     """Fill the folder; the true lens of a simulated camera."""
     import numpy as np
 
-    from calibration import lens_live, stills
-    from calibration.simulated_camera import Hand, SimulatedCamera
-    from edge import config as configuration
+    from calibration import camera_file, collecting, live_display, stills
+    from calibration.lens_guide import VIEWS_MAX, LensGuide
+    from calibration.preview import Preview
+    from calibration.simulated_camera import Hand
 
-    settings = configuration.load(config) if config else configuration.Config()
+    settings = settings_of(config)
     if preview and preview.parent.resolve() == images.resolve():
         raise ConfigError(f"--preview {preview} lies among the images, expected another folder; it would be taken for one of them")
 
-    def is_good(session: "Session") -> bool:
-        _, start = _camera_of(images, "", None)
-        return all(one.state == "good" for one in _lens_from(session, board, start, quiet=True)[1])
-
-    with lens_live.shown(preview, quiet=quiet) as show:
-        if seed is None:
-            with stills.opened(settings) as source:
-                lens_live.collect(source, images, board, is_good, show, lambda wanted: None)
-            return None
+    hand = camera = None
+    if seed is not None:
         taken = len(list(images.glob("*.png")))  # a collection that goes on is not shown the same places again
         hand = Hand(board, np.random.default_rng((seed, 3, taken)))
-        camera = SimulatedCamera(board, (settings.camera.width, settings.camera.height), seed, hand)
-        lens_live.collect(stills.Stills(camera), images, board, is_good, show, hand.follow)
-        return camera.lens
+        camera = simulated(board, settings, seed, hand, quiet=quiet)
+    with stills.opened(settings, simulated=camera) as source:
+        guide = LensGuide(source.factory[:2])
+        collection = collecting.Collection(source, images, board, guide)
+        camera_file.keep(images, source)
+        picture = Preview(preview, lambda: guide.cells) if preview else None
+        with live_display.shown(guide, quiet=quiet) as show:
+
+            def shown(look: "Look | None") -> None:
+                show(look)
+                if picture and look:
+                    picture.show(look)
+                if hand:
+                    hand.follow(guide.wanted)
+
+            def is_enough() -> bool:
+                if not guide.is_complete or guide.views >= VIEWS_MAX:
+                    return guide.views >= VIEWS_MAX
+                judged = _lens_from(collection.session, board, source.factory[2:], quiet=True)[1]
+                return all(one.state == "good" for one in judged)
+
+            collecting.fill(collection, shown, is_enough)
+    return camera.lens if camera else None
 
 
 def _camera_of(images: Path, serial: str, factory: Factory | None) -> tuple[str, Factory | None]:

@@ -53,6 +53,15 @@ class LensGuide:
         """How many there are."""
         return len(self._places)
 
+    def status(self) -> str:
+        """For a person: where corners were seen, and in how many views."""
+        cells = self.cells
+        return f"{coverage.picture(cells)}\n{self.views} images, corners in {coverage.share(cells):.0%} of the image"
+
+    def advice(self) -> str:
+        """For a person."""
+        return self.wanted.words()
+
     @property
     def cells(self) -> NDArray[np.int64]:
         """(6, 8) corners in each cell of the image."""

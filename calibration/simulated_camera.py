@@ -82,12 +82,16 @@ class SimulatedCamera:
 
 
 class Hand:
-    """Holds the board where it is wanted, as well as hands do, for half a second, then in the next place."""
+    """Holds the board where it is wanted, as well as hands do, for half a second, then in the next place.
 
-    def __init__(self, board: Board, rng: np.random.Generator) -> None:
+    `fills` is what share of the image's width the board may take, least and most.
+    """
+
+    def __init__(self, board: Board, rng: np.random.Generator, fills: tuple[float, float] = (0.35, 0.75)) -> None:
         self._centre_m = np.array((*board.size_m, 0.0)) / 2.0
         self._width_m = max(board.size_m)
         self._rng = rng
+        self._fills = fills
         self._wanted: Wanted | None = None
         self._frames = 0
         self._from = self._to = np.eye(4)
@@ -119,7 +123,7 @@ class Hand:
         tilt = rng.uniform(*TILTED_RAD) if wanted and wanted.edge else rng.uniform(0.0, FACING_RAD if wanted else TILTED_RAD[1])
         rotation = _turn(tilt * np.array((-np.sin(towards), np.cos(towards), 0.0))) @ _turn(np.array((0.0, 0.0, rng.uniform(-0.4, 0.4))))
         width, height, focal = lens.intrinsics.width, lens.intrinsics.height, lens.intrinsics.fx
-        away = focal * self._width_m / (rng.uniform(0.35, 0.75) * width)
+        away = focal * self._width_m / (rng.uniform(*self._fills) * width)
         middle = away * np.array(((across * width - lens.intrinsics.cx) / focal, (down * height - lens.intrinsics.cy) / focal, 1.0))
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = rotation, middle - rotation @ self._centre_m

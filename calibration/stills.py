@@ -6,15 +6,18 @@ From a RealSense they are of the imager that its depth is computed from, on the 
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge import calibration as files
 from edge.camera import DepthCamera
 from edge.errors import CalibrationError, ConfigError, ObservationError, RefusedError
-from edge.messages import Frame
+from edge.messages import Frame, Grey
 
 if TYPE_CHECKING:
+    from edge.calibration import Calibration
     from edge.config import Config
 
 SETTLES_FIRST, SETTLES = 30, 5  # frames that are passed over: librealsense's rs-save-to-disk drops 30 for the exposure; once it has settled
@@ -46,16 +49,16 @@ class Stills:
             time.sleep(POLL_S)
         raise ObservationError(f"no new image for {NEXT_WITHIN_S:g} s, expected about 25 a second; is the camera plugged in?")
 
-    def still(self) -> Frame:
+    def still(self) -> Grey:
         """One that was exposed after this call, once the camera's exposure has settled; raises `CalibrationError` for a black one."""
         frame = self.next()
         for _ in range(self._settles):
             frame = self.next()
         self._settles = SETTLES
         why = why_black(frame)
-        if why:
+        if why or frame.image is None:
             raise CalibrationError(why)
-        return frame
+        return frame.image
 
 
 def why_black(frame: Frame) -> str:
@@ -67,13 +70,29 @@ def why_black(frame: Frame) -> str:
 
 
 @contextmanager
-def opened(config: "Config") -> Iterator[Stills]:
-    """The configured camera in a process of its own, with its emitter off.
+def opened(
+    config: "Config", calibration: tuple["Calibration", Path] | None = None, simulated: DepthCamera | None = None
+) -> Iterator[Stills]:
+    """The configured camera in a process of its own, with its emitter off, or a simulated one in its place.
 
-    Raises `ConfigError` for one that takes no images, `RefusedError` while a runtime has it, `ObservationError` where there is none.
+    With a calibration and its file, only the camera that it is of.
+    Raises `ConfigError` for one that takes no images, or is another one or in another profile than was calibrated, `RefusedError` while
+    a runtime has it, `ObservationError` where there is none.
     """
-    with closing(_camera(config)) as camera:
-        yield Stills(camera)
+    with closing(simulated or _camera(config)) as camera:
+        stills = Stills(camera)
+        if calibration is not None:
+            _check_calibrated(stills, *calibration)
+        yield stills
+
+
+def _check_calibrated(stills: Stills, found: "Calibration", path: Path) -> None:
+    """Raise `ConfigError` for another camera than a calibration is of, or another profile."""
+    files.check_camera(found, path, stills.serial)
+    if found.lens is not None and found.lens.intrinsics[:2] != stills.factory[:2]:
+        width, height = stills.factory[:2]
+        wanted = "{} × {}".format(*found.lens.intrinsics[:2])
+        raise ConfigError(f"the camera has {width} × {height} pixels, expected {wanted} as the lens in {path}; set camera.width and height")
 
 
 def _camera(config: "Config") -> DepthCamera:
