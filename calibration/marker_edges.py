@@ -4,10 +4,12 @@ A corner's own neighbourhood misleads (0.2 to 0.4 px on renders, more when blurr
 An edge is not.
 """
 
+from collections.abc import Container
+
 import numpy as np
 
-from calibration.opencv import Image, profiles
-from edge.messages import Float64
+from calibration.opencv import Image, Lens, find_markers, profiles, undistort
+from edge.messages import Float64, Marker
 
 ALONG = np.linspace(0.12, 0.88, 17)  # where an edge is looked at: away from its ends, where the next edge begins
 REACH_SHARE = 0.09  # of the side, across the edge: the black border is 1/6 wide, the white rim of a block 1/12
@@ -15,6 +17,14 @@ REACH_PX = (1.5, 5.0)
 ROUNDS = 2  # the first starts from corners that are up to 2 px off
 CONTRAST_MIN = 20.0  # grey levels; less is no edge of ink on paper
 STRAY_PX = 1.0  # from the median of its edge: a sample further off is dirt or a shadow
+
+
+def markers_in(image: Image, dictionary: str, ids: Container[int], lens: Lens) -> tuple[Marker, ...]:
+    """The markers with these ids in a grey image, each at least 15 px or so wide, in the order of their ids."""
+    found = find_markers(image, dictionary, is_near=True)
+    known = [number for number in np.argsort(found.ids, kind="stable") if int(found.ids[number]) in ids]
+    corners_px = refine_markers(image, found.corners_px[known])
+    return tuple(Marker(int(found.ids[number]), undistort(corners_px[i], lens)) for i, number in enumerate(known))
 
 
 def refine_markers(image: Image, corners_px: Float64) -> Float64:

@@ -26,7 +26,6 @@ BOARD, CALIBRATION, JOINTS, TRUTH = "board.json", "calibration.json", "joints.cs
 SERIAL = "simulated"
 DRAWN = boards.charuco(7, 5)  # the board of `simulated_arm`: 6 × 4 inner corners, 25 mm apart
 FIRST_CORNER_M = 0.025  # from the upper left of the pattern, along both edges
-GREY_SD, BLUR_PX = 2.0, 0.5  # of a cheap camera in a lit room
 LENS_SIGMA = {"fx": 0.6, "fy": 0.6, "cx": 0.5, "cy": 0.5, "k1": 0.005, "k2": 0.01}  # what 30 views of a lens calibration leave
 
 
@@ -76,7 +75,7 @@ def take(folder: Path, seed: int, plan: plan_poses.Plan, errors: simulated_arm.E
     for number, (name, pose) in enumerate(zip(names, transform_board_to_camera(one.truth, arm), strict=True)):
         if not (folder / name).exists():
             noise = np.random.default_rng((seed, 2, number))
-            picture = render.noisy(render.blurred(render.view(DRAWN, pose @ from_corner, lens), BLUR_PX), GREY_SD, noise)
+            picture = render.noisy(render.blurred(render.view(DRAWN, pose @ from_corner, lens), render.BLUR_PX), render.GREY_SD, noise)
             write_atomically(folder / name, cv2.imencode(".png", picture)[1].tobytes())
         show(name)
 

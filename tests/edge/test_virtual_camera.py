@@ -15,8 +15,8 @@ from edge.capture import CaptureProcess
 from edge.config import Config
 from edge.contract import VirtualCamera
 from edge.errors import ConfigError, ObservationError
-from edge.messages import Frame, Intrinsics
-from edge.virtual_camera import NO_DISTORTION, TOUCHING, Mounting, ReprojectedCamera, Reprojection, mounting_of, through
+from edge.messages import NO_DISTORTION, Frame, Intrinsics
+from edge.virtual_camera import TOUCHING, Mounting, ReprojectedCamera, Reprojection, mounting_of, through
 
 ROOT = Path(__file__).parents[2]
 FOCAL_PX = 32.0 / math.tan(math.radians(29.0))  # 58°, as the policies have it
