@@ -59,7 +59,9 @@ def handeye(
     manual: Annotated[bool, typer.Option("--manual", help="Move the arm by hand; its joints are read back, or you type them.")] = False,
     take: Annotated[
         str,
-        typer.Option(metavar="COMMAND", help="--live, --manual: takes one image and writes it to {}; without it you save one yourself."),
+        typer.Option(
+            metavar="COMMAND", help="--live, --manual: takes one image with another camera than the configured one, and writes it to {}."
+        ),
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="--live: do not ask before the arm moves.")] = False,
     simulate: Simulate = False,
@@ -114,9 +116,9 @@ def _collect(
         raise ConfigError(f"calibration {calibration} has no lens, expected one; run dofbot calibrate intrinsics first")
     settings = configuration.load(config) if config else configuration.Config()
     if manual:
-        collect_cli.manual(images, drawn, settings, before, take)
+        collect_cli.manual(images, drawn, settings, before, calibration, take)
     else:
-        collect_cli.live(images, drawn, settings, before, take, yes)
+        collect_cli.live(images, drawn, settings, before, calibration, take, yes)
 
 
 def servos(

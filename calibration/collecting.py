@@ -137,14 +137,11 @@ class Collection:
         """Write it, and count what then is in the folder."""
         number = next(n for n in range(1, 10_000) if not list(self._folder.glob(f"{n:03d}.*")))
         path = self._folder / f"{number:03d}.png"
-        try:
-            if self._keeps_depth:
-                data = io.BytesIO()
-                np.save(data, depth_m)
-                write_atomically(path.with_suffix(".npy"), data.getvalue())
-            write_image(path, image)
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be written ({error.strerror}); give a folder that you may write to") from None
+        if self._keeps_depth:
+            data = io.BytesIO()
+            np.save(data, depth_m)
+            _write(path.with_suffix(".npy"), data.getvalue())
+        write_image(path, image)
         self.session = look(self._folder, self._board)
         self._add(self.session.images[path.name].detection())
         return path.name
@@ -172,8 +169,15 @@ def fill(collection: Collection, show: Callable[[Look | None], None], is_enough:
 
 
 def write_image(path: Path, image: Image) -> None:
-    """As PNG, whole or not there. Raises `OSError`."""
-    write_atomically(path, cv2.imencode(".png", image)[1].tobytes())
+    """As PNG, whole or not there; raises `ConfigError`."""
+    _write(path, cv2.imencode(".png", image)[1].tobytes())
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}); give a folder that you may write to, with room") from None
 
 
 def _has_images(folder: Path) -> bool:

@@ -34,7 +34,7 @@ class DistanceGuide:
     def advice(self) -> str:
         """For a person."""
         if not self._distances_m:
-            return "hold the board facing the camera, as near as a block is when it is grasped"
+            return "hold the board facing the camera, about 100 mm away"
         nearest_m, farthest_m = min(self._distances_m), max(self._distances_m)
         if farthest_m < SPREAD * nearest_m:
             return f"move it away, to {1e3 * SPREAD * nearest_m:.0f} mm and more"

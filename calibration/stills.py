@@ -3,6 +3,7 @@
 From a RealSense they are of the imager that its depth is computed from, on the depth's own pixels, so that one lens holds for both.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -109,5 +110,6 @@ def _camera(config: "Config") -> DepthCamera:
     found = who_drives(config)
     if found:
         raise RefusedError(f"the camera belongs to {found}, expected nobody; sudo systemctl stop dofbot-grasp, or end dofbot run")
+    logging.getLogger("edge.capture").setLevel(logging.ERROR)  # why it starts the camera again; our error says it, once
     arguments = (camera.serial, camera.width, camera.height, camera.fps, camera.preset, True)
     return CaptureProcess("edge.realsense:RealSenseCamera", arguments)
