@@ -5,6 +5,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from calibration import json_file
+from calibration.session import has_images
 from calibration.stills import Stills
 from edge.errors import ConfigError
 from edge.messages import Intrinsics
@@ -20,9 +21,13 @@ class CameraTold(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def keep(folder: Path, stills: Stills) -> None:
-    """Write it at the first image; raises `ConfigError` where the folder is of another camera, or of another profile of it."""
+    """Write it at the first image; raises `ConfigError` where the folder is of another camera, another profile, or nobody knows which."""
     told, before = CameraTold(stills.serial, stills.factory), of(folder)
     if before is None:
+        if has_images(folder):
+            raise ConfigError(
+                f"{folder} has images of which {NAME} does not tell the camera, expected a folder that --live began; take a new one"
+            )
         json_file.save(folder / NAME, told, "camera")
     elif before != told:
         raise ConfigError(f"{folder} has images of camera {_named(before)}, this one is {_named(told)}; take a new folder")

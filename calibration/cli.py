@@ -175,8 +175,8 @@ def _take_pairs(
         camera = simulated(board, settings, seed, hand, quiet=quiet)
     with stills.opened(settings, calibration, camera) as source:
         guide = DistanceGuide()
-        collection = collecting.Collection(source, images, board, guide, keeps_depth=True)
         camera_file.keep(images, source)
+        collection = collecting.Collection(source, images, board, guide, keeps_depth=True)
         with live_display.shown(guide, quiet=quiet) as show:
             collecting.fill(collection, show, lambda: guide.is_complete)
 

@@ -15,7 +15,7 @@ from calibration.boards import Board
 from calibration.detect import Detection, detect
 from calibration.opencv import Image, Lens
 from calibration.place import Place, place_of
-from calibration.session import SUFFIXES, Session, look
+from calibration.session import Session, has_images, look
 from calibration.stills import Stills, why_black
 from edge.errors import CalibrationError, ConfigError, ObservationError
 from edge.files import write_atomically
@@ -67,7 +67,7 @@ class Collection:
         self._before: tuple[Detection, float] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.session = Session(board)
-        if _has_images(folder):
+        if has_images(folder):
             self._resume()
 
     def looks(self) -> Iterator[Look]:
@@ -178,7 +178,3 @@ def _write(path: Path, data: bytes) -> None:
         write_atomically(path, data)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}); give a folder that you may write to, with room") from None
-
-
-def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())

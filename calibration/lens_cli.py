@@ -141,8 +141,8 @@ def _collected(images: Path, board: "Board", config: Path | None, seed: int | No
         camera = simulated(board, settings, seed, hand, quiet=quiet)
     with stills.opened(settings, simulated=camera) as source:
         guide = LensGuide(source.factory[:2])
-        collection = collecting.Collection(source, images, board, guide)
         camera_file.keep(images, source)
+        collection = collecting.Collection(source, images, board, guide)
         picture = Preview(preview, lambda: guide.cells) if preview else None
         with live_display.shown(guide, quiet=quiet) as show:
 

@@ -21,6 +21,7 @@ from edge.messages import Float32, Float64, Frame, Intrinsics
 PERIOD_S = 0.1
 GREY_SD, BLUR_PX, SMEAR_PX = 2.0, 0.5, 9  # of a cheap camera in a lit room; of its image of a board that is being moved
 FOCAL_SHARE = 253.0 / 424.0  # focal length over width, a D405's (docs/realsense.md)
+UNLIKE_SD = 0.01  # of the focal lengths of cameras of one kind: assumed
 FOCAL_SD, CENTRE_SD_PX, K1_SD = 0.003, 1.5, 0.005  # by which the lens is not as the factory says: assumed
 DEPTH_SCALE, DEPTH_OFFSET_M = 1.01, 0.002  # true depth = scale · measured + offset: what `dofbot calibrate depth` is to find
 BASELINE_M, DISPARITY_SD_PX, DISPARITY_MAX_PX = 0.018, 0.08, 126.0  # a D405's (docs/realsense.md)
@@ -47,7 +48,7 @@ class SimulatedCamera:
 
     def __init__(self, board: Board, size: tuple[int, int], seed: int, show: Callable[[Lens], Shown]) -> None:
         draws = np.random.default_rng((seed, 0))
-        focal = FOCAL_SHARE * size[0]
+        focal = FOCAL_SHARE * size[0] * (1.0 + draws.normal(0.0, UNLIKE_SD))
         self.factory = Intrinsics(*size, focal, focal, (size[0] - 1) / 2.0, (size[1] - 1) / 2.0)
         focal *= 1.0 + draws.normal(0.0, FOCAL_SD)
         centre = draws.normal(self.factory[4:], CENTRE_SD_PX)
