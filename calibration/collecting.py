@@ -23,6 +23,7 @@ from edge.messages import Float32, Frame
 
 STILL_PX_S = 15.0  # of an image of 640 pixels: 0.3 px in an exposure of 20 ms; a hand that holds still is slower
 STILL_WITHIN_S = 1.0  # looks that are further apart say nothing of a motion
+EXPLAIN_EVERY_S = 2.0  # why no board is seen: a Pi takes half a second to tell
 GIVE_UP_S = 60.0  # without one view of the board
 
 
@@ -65,6 +66,7 @@ class Collection:
         self._lens = Lens(stills.factory)
         self._keeps_depth = keeps_depth
         self._before: tuple[Detection, float] | None = None
+        self._explained_s, self._reason = -EXPLAIN_EVERY_S, ""
         folder.mkdir(parents=True, exist_ok=True)
         self.session = Session(board)
         if has_images(folder):
@@ -100,14 +102,15 @@ class Collection:
     def _look(self, frame: Frame) -> Look:
         assert frame.image is not None  # `Stills` gives no other
         image = frame.image
-        dark = why_black(frame)
+        explains = frame.captured_at_s - self._explained_s >= EXPLAIN_EVERY_S
         try:
-            if dark:
-                raise CalibrationError(dark)
-            seen = detect(image, self._board)
+            seen = _detected(frame, self._board, explains)
         except CalibrationError as error:
+            if explains:
+                self._explained_s, self._reason = frame.captured_at_s, str(error)
             self._before = None
-            return Look(image, None, None, "", str(error))
+            return Look(image, None, None, "", self._reason or str(error))
+        self._reason = ""
         place = place_of(seen, self._board, self._lens)
         speed = self._speed_px_s(seen, frame.captured_at_s)
         why_not = self._why_not(place, speed)
@@ -150,6 +153,15 @@ class Collection:
         place = place_of(seen, self._board, self._lens)
         if place is not None:
             self._guide.add(place, seen)
+
+
+def _detected(frame: Frame, board: Board, explains: bool) -> Detection:
+    """Raises `CalibrationError`."""
+    assert frame.image is not None  # `Stills` gives no other
+    dark = why_black(frame)
+    if dark:
+        raise CalibrationError(dark)
+    return detect(frame.image, board, explains=explains)
 
 
 def fill(collection: Collection, show: Callable[[Look | None], None], is_enough: Callable[[], bool]) -> None:

@@ -54,9 +54,11 @@ def test_nor_is_a_motion_judged_over_a_pause_or_over_a_lost_board(tmp_path) -> N
 
 
 def test_what_is_wrong_with_an_image_is_said(tmp_path) -> None:
-    black, nothing = looked(collection(tmp_path, [BLACK, NOTHING]))
-    assert "the image is black" in black.why_not
-    assert "no board in view" in nothing.why_not
+    looks = looked(collection(tmp_path, [BLACK] + [NOTHING] * 30 + [HERE, NOTHING]))
+    assert all("the image is black" in look.why_not for look in looks[:20])  # why is asked every two seconds, and stands until then
+    assert all("no board in view" in look.why_not for look in looks[20:31])
+    assert looks[31].why_not == "hold it still"
+    assert looks[32].why_not == "0 corners of the board are seen, expected at least 6"
 
 
 def test_a_minute_without_the_board_ends_it(tmp_path) -> None:
