@@ -18,8 +18,10 @@ LOOKS = 3  # images that may be refused, one after the other, before it cannot b
 
 
 def check(
-    board: Annotated[Path, typer.Option("--board", help="The JSON that was written beside the board's PDF.")],
     reference: Annotated[Path, typer.Option(help="What the board looked like when all was well.")],
+    board: Annotated[
+        Path | None, typer.Option("--board", help="--learn: the JSON beside the board's PDF; afterwards the reference has it.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of images; left out with --live.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Take the image, or for --learn one after each return.")] = False,
     learn: Annotated[
@@ -42,7 +44,9 @@ def check(
     from edge import camera_check
 
     try:
-        drawn = board_of(board, None)
+        if board is None and learn:
+            raise ConfigError("--learn without --board, expected the JSON beside the board's PDF; give it")
+        drawn = board_of(board, None) if board else checks.load(reference).board
         if live or simulate:
             if images or (simulate and calibration):
                 found = "--images" if images else "--calibration of a real camera with --simulate"
@@ -99,8 +103,8 @@ def _seen_live(
         seen = []
         for number in range(returns):
             if returns > 1 and arm is None:
-                again = "away and back in" if number else "in"
-                answer(f"return {number + 1} of {returns}: Enter when the arm is {again} its pose, at rest", "")
+                moved = "move the arm away and back to" if number else "let the arm be in"
+                answer(f"image {number + 1} of {returns}: {moved} the pose in which it will be checked, at rest; then Enter", "")
             elif arm:
                 arm.come_back()
             seen.append(_seen_now(stills, board))

@@ -45,8 +45,8 @@ def plug(monkeypatch, camera) -> None:
 
 
 def check(robot: Path, *arguments: object):
-    common = ("--live", "--config", robot / "robot.toml", "--board", robot / "board.json", "--reference", robot / "reference.json")
-    return run("check", *common, *arguments)
+    common = ("check", "--live", "--config", robot / "robot.toml", "--reference", robot / "reference.json")
+    return run(*common, *(("--board", robot / "board.json") if "--learn" in arguments else ()), *arguments)
 
 
 def test_check_takes_its_image_from_the_realsense(robot, monkeypatch) -> None:
@@ -104,6 +104,8 @@ def test_a_simulated_camera_stays_where_it_was_until_it_is_knocked(robot) -> Non
     assert result.exit_code == 2
     assert "--calibration of a real camera with --simulate" in result.output
     assert check(robot, "--images", robot).exit_code == 2
+    result = run("check", "--live", "--learn", "--reference", robot / "reference.json")
+    assert "--learn without --board" in result.output
 
 
 def test_a_lens_measures_itself_before_a_simulated_camera_and_depth_after_it(tmp_path) -> None:
