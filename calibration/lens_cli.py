@@ -69,7 +69,7 @@ def intrinsics(
     seed: Annotated[int, typer.Option(min=0, help="--simulate: which camera.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure the lens: 15 to 40 images of the ChArUco board, tilted by 20° to 45°, near enough to fill the image, in all its parts.
+    """Measure the lens: 20 to 40 images of the ChArUco board, tilted by 20° to 45°, near enough to fill the image, in all its parts.
 
     With --live you hold the board before the camera, and are told where it is missing; images take themselves. Ctrl-C ends it, and what
     is there is solved; started again it goes on. Images of other cameras go into the folder by hand: run it again after every few,
@@ -79,6 +79,8 @@ def intrinsics(
 
     if watch and (live or simulate):
         raise ConfigError("--watch waits for images that you save, --live takes them, expected one of both; leave one out")
+    if serial and (live or simulate):
+        raise ConfigError("--serial with --live, expected none: the camera tells its own; leave it out, or set camera.serial to choose one")
     paths = _simulated(images, board, calibration, seed) if simulate else _given(images, board, calibration)
     drawn = board_of(paths.board, ruler_mm)
     drawn.scale  # noqa: B018 - raises at once where the rulers were not measured, not after a minute

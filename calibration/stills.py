@@ -52,19 +52,20 @@ class Stills:
 
     def still(self) -> Grey:
         """One that was exposed after this call, once the camera's exposure has settled; raises `CalibrationError` for a black one."""
-        frame = self.next()
         for _ in range(self._settles):
-            frame = self.next()
+            self.next()
         self._settles = SETTLES
-        why = why_black(frame)
-        if why or frame.image is None:
+        image = self.next().image
+        assert image is not None  # `next` gives no other
+        why = why_black(image)
+        if why:
             raise CalibrationError(why)
-        return frame.image
+        return image
 
 
-def why_black(frame: Frame) -> str:
+def why_black(image: Grey) -> str:
     """Why nothing can be seen in an image, in a sentence; empty: it has light."""
-    brightest = float(np.percentile(frame.image, 99.0)) if frame.image is not None else 0.0
+    brightest = float(np.percentile(image, 99.0))
     if brightest > BLACK_MAX:
         return ""
     return f"the image is black: its brightest parts have {brightest:.0f} of 255 grey levels; take the cap off, or give more light"

@@ -43,7 +43,7 @@ def test_a_still_board_in_a_new_place_is_kept_once(tmp_path) -> None:
 
 
 def test_a_board_that_moves_is_not_taken(tmp_path) -> None:
-    moving = [picture(shift_m=0.002 * step) for step in range(5)]  # 2.5 px a frame
+    moving = [picture(shift_m=0.005 * step) for step in range(5)]  # 6 px a frame
     assert [look.why_not for look in looked(collection(tmp_path, moving))] == ["hold it still"] * 5
     assert not list(tmp_path.glob("*.png"))
 

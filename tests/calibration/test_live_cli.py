@@ -9,6 +9,7 @@ import pytest
 
 from calibration import boards, collect, collect_cli, joints_file, plan_poses, render, simulated_arm, stills
 from calibration.arm_model import ServoArm, transform_board_to_camera
+from calibration.lens_guide import VIEWS_MAX, VIEWS_MIN
 from calibration.opencv import Lens
 from calibration.simulated_camera import Shown, SimulatedCamera
 from edge import calibration as files
@@ -113,7 +114,7 @@ def test_a_lens_measures_itself_before_a_simulated_camera_and_depth_after_it(tmp
     result = run("intrinsics", "--simulate", "--images", folder, "--seed", 1, "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
-    assert 12 <= told["images"] <= 25
+    assert VIEWS_MIN <= told["images"] <= VIEWS_MAX
     assert told["off_truth"]["apart_px"] < 1.0
     assert abs(told["off_truth"]["fx_percent"]) < 0.3
     written = files.load(folder / "calibration.json").lens
@@ -134,6 +135,7 @@ def test_a_lens_measures_itself_before_a_simulated_camera_and_depth_after_it(tmp
 def test_live_intrinsics_say_what_cannot_be(robot, monkeypatch) -> None:
     common = ("intrinsics", "--images", robot / "lens", "--board", robot / "board.json", "--config", robot / "robot.toml")
     assert "one of both" in refusal(run(*common, "--live", "--watch"), ConfigError)
+    assert "the camera tells its own" in refusal(run(*common, "--live", "--serial", "7"), ConfigError)
     inside = robot / "lens" / "latest.png"
     assert "lies among the images" in refusal(run(*common, "--live", "--preview", inside), ConfigError)
     assert "--serial is missing" in refusal(run(*common), ConfigError)

@@ -5,7 +5,7 @@ import pytest
 
 from calibration import boards, render
 from calibration.detect import Detection
-from calibration.lens_guide import EDGES, FACING, LensGuide, Wanted
+from calibration.lens_guide import EDGES, FACING, VIEWS_MAX, VIEWS_MIN, LensGuide, Wanted
 from calibration.opencv import Lens, project
 from calibration.place import Place, place_of
 from calibration.simulated_camera import Hand, SimulatedCamera
@@ -58,7 +58,7 @@ def test_a_guide_wants_what_was_seen_least_and_is_content_in_the_end() -> None:
     assert guide.wanted.edge in EDGES
     camera = SimulatedCamera(BOARD, SIZE, 5, hand)
     while not guide.is_complete:
-        assert guide.views < 25
+        assert guide.views < VIEWS_MAX
         hand.follow(guide.wanted)
         shown = hand(camera.lens)
         found = seen(shown.transform_board_to_camera)
@@ -68,7 +68,7 @@ def test_a_guide_wants_what_was_seen_least_and_is_content_in_the_end() -> None:
         if place and not shown.is_moving and guide.is_new(place):
             guide.add(place, found)
             assert not guide.is_new(place)
-    assert guide.views >= 12
+    assert guide.views >= VIEWS_MIN
     assert "corners in" in guide.status()
 
 

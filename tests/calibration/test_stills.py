@@ -55,6 +55,13 @@ def test_a_camera_without_a_board_before_it_is_refused() -> None:
         stills.opened(Config()).__enter__()
 
 
+def test_a_recording_is_a_camera_too(tmp_path) -> None:
+    pytest.importorskip("pyrealsense2", reason="the RealSense SDK is not installed here", exc_type=ImportError)
+    config = Config(camera=CameraConfig(driver="replay", file=str(tmp_path / "none.db3")))
+    with pytest.raises(ObservationError, match="none.db3 does not exist"):
+        stills.opened(config).__enter__()
+
+
 def test_while_a_runtime_has_the_camera_nobody_else_opens_it(monkeypatch) -> None:
     monkeypatch.setattr(bus_in_use, "who_drives", lambda config: "dofbot run, which is DISARMED")
     monkeypatch.setattr("edge.capture.CaptureProcess", lambda *arguments: pytest.fail("it was opened"))
