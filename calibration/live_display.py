@@ -13,16 +13,18 @@ def shown(guide: Guide, *, quiet: bool) -> Iterator[Show]:
     """A display on stderr."""
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     console = Console(stderr=True, quiet=quiet)
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def show(look: Look | None) -> None:
             if console.is_terminal:
-                live.update("\n".join((guide.status(), _seen(look), f"next: {guide.advice()}", "Ctrl-C ends it")), refresh=True)
+                lines = (guide.status(), _seen(look), f"next: {guide.advice()}", "Ctrl-C ends it, and what is there counts")
+                live.update(Text("\n".join(lines)), refresh=True)
             if look is None or look.name:
                 kept = f"{look.name}: {look.place.words()}; " if look and look.place else ""
-                console.print(f"{kept}next: {guide.advice()}", highlight=False, soft_wrap=True)
+                console.print(f"{kept}next: {guide.advice()}", highlight=False, markup=False, soft_wrap=True)
 
         yield show
 

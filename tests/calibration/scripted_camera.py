@@ -48,8 +48,11 @@ class ScriptedCamera:
         self.is_closed = True
 
 
-def board_in_software(shift_px: float) -> "object":
-    """What `CaptureProcess` opens in a test: the RealSense driver on librealsense's software device, before a board that stays."""
+def board_in_software(shift_px: float, frames: int = 1_000_000) -> "object":
+    """What `CaptureProcess` opens in a test: the RealSense driver on librealsense's software device, before a board that stays.
+
+    It is unplugged after so many frames.
+    """
     from edge.realsense import RealSenseCamera
     from tests.edge.software_realsense import FX, HEIGHT, WIDTH, SoftwareRealSense
 
@@ -60,7 +63,7 @@ def board_in_software(shift_px: float) -> "object":
 
     def feed() -> None:
         draws = np.random.default_rng(0)
-        while True:
+        while device.sent < frames:
             if device.sensor.get_active_streams():
                 device.send(counts + draws.normal(0.0, 2.0, counts.shape))
                 device.send_image(render.noisy(image, 2.0, draws))

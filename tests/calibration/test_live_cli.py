@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration import boards, collect, collect_cli, joints_file, plan_poses, render, simulated_arm, stills
+from calibration import boards, camera_file, collect, collect_cli, joints_file, plan_poses, render, simulated_arm, stills
 from calibration.arm_model import ServoArm, transform_board_to_camera
 from calibration.lens_guide import VIEWS_MAX, VIEWS_MIN
 from calibration.opencv import Lens
@@ -73,6 +73,19 @@ def test_check_takes_its_image_from_the_realsense(robot, monkeypatch) -> None:
     result = check(robot, "--calibration", path)
     assert result.exit_code == 2
     assert "lens.serial is '7', expected '123456789012', which is plugged in" in result.output
+
+
+def test_a_realsense_that_is_unplugged_midway_leaves_what_was_taken(robot, monkeypatch) -> None:
+    pytest.importorskip("pyrealsense2", reason="the RealSense SDK is not installed here", exc_type=ImportError)
+    real = capture.CaptureProcess
+    opener = "tests.calibration.scripted_camera:board_in_software"
+    monkeypatch.setattr(capture, "CaptureProcess", lambda *_: real(opener, (0.0, 40), first_frame_within_s=60.0))
+    options = ("--images", robot / "lens", "--board", robot / "board.json", "--config", robot / "robot.toml")
+    message = refusal(run("intrinsics", "--live", *options), ObservationError)
+    assert "the camera has brought no new frame for" in message
+    assert f"1 images are kept in {robot / 'lens'}: start again to go on" in message
+    assert camera_file.of(robot / "lens").serial == "123456789012"
+    assert camera_file.of(robot / "lens").intrinsics.fx == 214.0
 
 
 @pytest.mark.parametrize(
