@@ -128,7 +128,7 @@ def _collected(images: Path, board: "Board", config: Path | None, seed: int | No
     import numpy as np
 
     from calibration import camera_file, collecting, live_display, stills
-    from calibration.lens_guide import VIEWS_MAX, LensGuide
+    from calibration.lens_guide import VIEWS_MAX, VIEWS_MORE, LensGuide
     from calibration.preview import Preview
     from calibration.simulated_camera import Hand
 
@@ -155,9 +155,11 @@ def _collected(images: Path, board: "Board", config: Path | None, seed: int | No
                 if hand:
                     hand.follow(guide.wanted)
 
+            most = max(VIEWS_MAX, guide.views + VIEWS_MORE)
+
             def is_enough() -> bool:
-                if not guide.is_complete or guide.views >= VIEWS_MAX:
-                    return guide.views >= VIEWS_MAX
+                if not guide.is_complete or guide.views >= most:
+                    return guide.views >= most
                 judged = _lens_from(collection.session, board, source.factory[2:], quiet=True)[1]
                 return all(one.state == "good" for one in judged)
 
