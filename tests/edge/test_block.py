@@ -15,6 +15,7 @@ from edge.judge import GOOD_FRAMES
 from edge.kinematics import Mount
 from edge.messages import Float64, Frame, Intrinsics, JointCommand, Marker, ToolPose
 from edge.task import GraspTask
+from tests.edge.marked import marker_on
 from trainer import spec
 
 CONTRACT = spec.contract("xyz")
@@ -30,14 +31,6 @@ ID = CONFIG.markers[0]
 
 def camera_at(command: JointCommand) -> Float64:
     return kinematics.transform_tool_to_table(command, MOUNT) @ POSE
-
-
-def marker_on(x_m: float, y_m: float, yaw_rad: float, camera: Float64, marker: int = ID, size_m: float = 0.025, top_m: float = BLOCK_M):
-    """What a camera sees of a marker on top of a block."""
-    along, half = np.array(((np.cos(yaw_rad), np.sin(yaw_rad)), (-np.sin(yaw_rad), np.cos(yaw_rad)))), size_m / 2.0
-    corners = np.array(((-half, half), (half, half), (half, -half), (-half, -half))) @ along + (x_m, y_m)
-    points = np.column_stack((corners, np.full(4, top_m), np.ones(4))) @ np.linalg.inv(camera).T
-    return Marker(marker, points[:, :2] / points[:, 2:3])
 
 
 class Bench:
