@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from edge.camera import DepthCamera, open_camera
-from edge.errors import ObservationError
+from edge.errors import MissingExtraError, ObservationError
 from edge.messages import NO_DISTORTION, Distortion, Frame, Grey, Intrinsics, Marker
 
 # Six modules of a 4×4 marker at 2.5 px. On renders of the simulated wrist each of 25 was found at 18 px, seen at a slant of 40°.
@@ -92,9 +92,11 @@ def looking(marking: Marking | None, opener: str, arguments: Sequence[str | floa
 
 def _finder(marking: Marking, intrinsics: Intrinsics) -> Callable[[Grey], tuple[Marker, ...]]:
     """What finds the markers in a grey image; raises `ConfigError` for a dictionary or a marker that there is not."""
-    from calibration.marker_edges import markers_in
-    from calibration.opencv import Lens, marker_bits
-
+    try:
+        from calibration.marker_edges import markers_in
+        from calibration.opencv import Lens, marker_bits
+    except ModuleNotFoundError:
+        raise MissingExtraError("cv2", "calibration") from None
     for marker in marking.markers:
         marker_bits(marking.dictionary, marker)
     return partial(markers_in, dictionary=marking.dictionary, ids=set(marking.markers), lens=Lens(intrinsics, marking.distortion))
