@@ -31,8 +31,8 @@ GIVE_UP_S = 60.0  # without one view of the board
 class Guide(Protocol):
     """What is collected, and whether a view adds to it."""
 
-    def is_new(self, place: Place) -> bool:
-        """Whether no view so far is like this one."""
+    def why_not(self, place: Place) -> str:
+        """Why a view is not wanted, in a few words; empty: it is."""
 
     def add(self, place: Place, seen: Detection) -> None:
         """A view that is kept."""
@@ -124,10 +124,8 @@ class Collection:
     def _why_not(self, place: Place | None, speed_px_s: float) -> str:
         if place is None:
             return "no pose fits the corners"
-        if not self._guide.is_new(place):
-            return "seen from here already"
         most = STILL_PX_S * self._lens.intrinsics.width / 640.0
-        return "" if speed_px_s <= most else "hold it still"
+        return self._guide.why_not(place) or ("" if speed_px_s <= most else "hold it still")
 
     def _speed_px_s(self, seen: Detection, at_s: float) -> float:
         """How fast the corners move; infinite where that cannot be said yet."""

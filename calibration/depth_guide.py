@@ -17,10 +17,11 @@ class DistanceGuide:
     def __init__(self) -> None:
         self._distances_m: list[float] = []
 
-    def is_new(self, place: Place) -> bool:
-        """Whether no view so far was from about there; a board that is tilted far is none."""
-        flat = np.hypot(*place.tilt) < FLAT_MAX
-        return bool(flat and all(abs(np.log(place.distance_m / one)) > NEW for one in self._distances_m))
+    def why_not(self, place: Place) -> str:
+        """Why a view is not wanted, in a few words; empty: it is."""
+        if np.hypot(*place.tilt) > FLAT_MAX:
+            return "tilted too far"
+        return "" if all(abs(np.log(place.distance_m / one)) > NEW for one in self._distances_m) else "seen from about here already"
 
     def add(self, place: Place, seen: Detection) -> None:
         """A view that is kept."""

@@ -13,12 +13,16 @@ NEW_PLACE, NEW_TILT, NEW_DISTANCE = 0.15, 0.2, 0.2  # of the image's width, sine
 
 
 class Place(NamedTuple):
-    """The middle of the corners in view, 0 to 1 across and down the image; x and y of the board's normal; the distance of its origin."""
+    """The middle of the corners in view, 0 to 1 across and down the image; x and y of the board's normal; how far away those corners are.
+
+    `fills` is the board's longer side over the image's width, were it to face the camera there.
+    """
 
     across: float
     down: float
     tilt: tuple[float, float]
     distance_m: float
+    fills: float
 
     @property
     def edge(self) -> str:
@@ -43,11 +47,14 @@ class Place(NamedTuple):
 
 def place_of(seen: Detection, board: Board, lens: Lens) -> Place | None:
     """Of a view; None where no pose fits. `lens` need not be good: what the camera says of itself will do."""
-    pose = board_pose(points_m(board, seen.ids), seen.corners_px, lens)
+    points = points_m(board, seen.ids)
+    pose = board_pose(points, seen.corners_px, lens)
     if pose is None:
         return None
     across, down = seen.corners_px.mean(axis=0) / (lens.intrinsics.width, lens.intrinsics.height)
-    return Place(float(across), float(down), (float(pose[0, 2]), float(pose[1, 2])), float(pose[2, 3]))
+    distance_m = float((points @ pose[2, :3]).mean() + pose[2, 3])
+    fills = lens.intrinsics.fx * max(board.size_m) / distance_m / lens.intrinsics.width
+    return Place(float(across), float(down), (float(pose[0, 2]), float(pose[1, 2])), distance_m, fills)
 
 
 def _third(share: float) -> int:

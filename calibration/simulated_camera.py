@@ -88,7 +88,7 @@ class Hand:
     `fills` is what share of the image's width the board may take, least and most.
     """
 
-    def __init__(self, board: Board, rng: np.random.Generator, fills: tuple[float, float] = (0.35, 0.75)) -> None:
+    def __init__(self, board: Board, rng: np.random.Generator, fills: tuple[float, float] = (0.5, 0.95)) -> None:
         self._centre_m = np.array((*board.size_m, 0.0)) / 2.0
         self._width_m = max(board.size_m)
         self._rng = rng

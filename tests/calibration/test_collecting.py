@@ -102,8 +102,8 @@ def test_depth_is_kept_beside_the_image_from_distances_that_differ(tmp_path) -> 
     assert not guide.is_complete
     assert "another distance" in guide.advice()
     assert "move it away, to 192 mm" in _advice_after(0.12)
-    assert not guide.is_new(collecting.place_of(_seen(picture(0.3, 0.8)), BOARD, one._lens))  # tilted far
-    assert guide.is_new(collecting.place_of(_seen(picture(0.3, 0.1)), BOARD, one._lens))
+    assert guide.why_not(collecting.place_of(_seen(picture(0.3, 0.8)), BOARD, one._lens)) == "tilted too far"
+    assert guide.why_not(collecting.place_of(_seen(picture(0.3, 0.1)), BOARD, one._lens)) == ""
 
 
 def _seen(image):
@@ -112,7 +112,7 @@ def _seen(image):
 
 def _advice_after(distance_m: float) -> str:
     guide = DistanceGuide()
-    guide.add(collecting.Place(0.5, 0.5, (0.0, 0.0), distance_m), _seen(HERE))
+    guide.add(collecting.Place(0.5, 0.5, (0.0, 0.0), distance_m, 0.5), _seen(HERE))
     return guide.advice()
 
 

@@ -32,7 +32,8 @@ def test_the_edge_that_is_called_nearer_is_nearer() -> None:
             tilted += 1
             axis = 0 if place.edge in ("left", "right") else 1
             assert (slope[axis] < 0.0) == (place.edge in ("right", "lower")), (place, slope)
-        assert place.distance_m == pytest.approx(pose[2, 3], rel=0.01)
+        assert place.distance_m == pytest.approx(depth_m.mean(), rel=0.01)
+        assert place.fills == pytest.approx(253.0 * 0.175 / 424.0 / depth_m.mean(), rel=0.01)
     assert tilted > 20
 
 
@@ -40,11 +41,11 @@ def test_the_edge_that_is_called_nearer_is_nearer() -> None:
     ("across", "down", "part"), [(0.5, 0.5, "middle"), (0.1, 0.1, "upper left"), (0.9, 0.5, "right"), (1.2, -0.1, "upper right")]
 )
 def test_parts_of_the_image_have_names(across, down, part) -> None:
-    assert Place(across, down, (0.0, 0.0), 0.2).words() == f"{part}, facing the camera, 200 mm away"
+    assert Place(across, down, (0.0, 0.0), 0.2, 0.5).words() == f"{part}, facing the camera, 200 mm away"
 
 
 def test_a_view_is_like_itself_and_unlike_one_that_differs_by_place_tilt_or_distance() -> None:
-    one = Place(0.5, 0.5, (0.0, 0.0), 0.2)
+    one = Place(0.5, 0.5, (0.0, 0.0), 0.2, 0.5)
     assert one.is_like(one)
     others = (one._replace(across=0.7), one._replace(tilt=(0.3, 0.0)), one._replace(distance_m=0.28))
     assert not any(one.is_like(other) or other.is_like(one) for other in others)
@@ -65,11 +66,12 @@ def test_a_guide_wants_what_was_seen_least_and_is_content_in_the_end() -> None:
         inside = ((found.corners_px > 2.0) & (found.corners_px < np.array(SIZE) - 3.0)).all(axis=1)
         found = Detection(found.ids[inside], found.corners_px[inside], 2.0)
         place = place_of(found, BOARD, LENS) if inside.sum() >= 6 else None
-        if place and not shown.is_moving and guide.is_new(place):
+        if place and not shown.is_moving and not guide.why_not(place):
             guide.add(place, found)
-            assert not guide.is_new(place)
+            assert guide.why_not(place) == "seen from here already"
     assert guide.views >= VIEWS_MIN
     assert "corners in" in guide.status()
+    assert guide.why_not(Place(0.5, 0.5, (0.0, 0.0), 0.4, 0.26)) == "come nearer: the board fills 26% of the image, expected 45% at least"
 
 
 @pytest.mark.parametrize("edge", [*EDGES, FACING])
