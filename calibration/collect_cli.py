@@ -2,7 +2,6 @@
 
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from edge.config import Config
     from edge.messages import Float64
 
+STDERR = 2
 TAKE_WITHIN_S = 60.0  # a camera that is opened anew needs seconds
 
 
@@ -41,6 +41,9 @@ def live(folder: Path, board: "Board", config: "Config", before: "Calibration", 
     confirm(f"The arm goes to up to {len(stops) - 1} poses over the board at 30°/s; Ctrl-C parks it.{known} Hands away?", yes)
     with _taking(settings, before, path, command) as take, slow_arm.opened(settings, where, stops, arm_in_software) as arm:
         collect.planned(where, plan, folder, board, arm.reach, take, _show)
+    if not (folder / collect.JOINTS).exists():
+        found = f"no image shows the board ({folder} keeps them as .refused)"
+        raise CalibrationError(f"{found}, expected it on the table before the arm, its middle 110 mm from the base axis; put it there")
 
 
 def manual(folder: Path, board: "Board", config: "Config", before: "Calibration", path: Path, command: str) -> None:
@@ -127,7 +130,7 @@ def _taking(config: "Config", before: "Calibration", path: Path, command: str) -
 def _by_command(command: str, path: Path) -> None:
     words = [word.replace("{}", str(path)) for word in shlex.split(command)]
     try:
-        subprocess.run(words, check=True, timeout=TAKE_WITHIN_S, stdout=sys.stderr)
+        subprocess.run(words, check=True, timeout=TAKE_WITHIN_S, stdout=STDERR)  # stdout may be for JSON
     except (OSError, subprocess.SubprocessError) as error:
         raise CalibrationError(f"--take did not work ({error}), expected an image in {path}; try the command by hand") from None
     if not path.is_file():

@@ -58,7 +58,7 @@ def board_in_software(shift_px: float, frames: int = 1_000_000) -> "object":
 
     device = SoftwareRealSense(infrared=True)
     lens = Lens(Intrinsics(WIDTH, HEIGHT, FX, FX, WIDTH / 2 - 0.5 + shift_px, HEIGHT / 2 - 1.5))
-    pose = facing(0.2, BOARD.size_m, 0.1)
+    pose = facing(0.15, BOARD.size_m, 0.1)
     counts, image = render.depth(pose, lens) / device.unit_m, render.view(BOARD, pose, lens)
 
     def feed() -> None:

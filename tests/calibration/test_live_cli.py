@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
-from calibration import boards, camera_file, collect, collect_cli, joints_file, plan_poses, render, simulated_arm, stills
+from calibration import boards, camera_file, collect, joints_file, plan_poses, render, simulated_arm, stills
 from calibration.arm_model import ServoArm, transform_board_to_camera
 from calibration.lens_guide import VIEWS_MAX, VIEWS_MIN
 from calibration.opencv import Lens
@@ -15,11 +14,12 @@ from calibration.simulated_camera import Shown, SimulatedCamera
 from edge import calibration as files
 from edge import camera_check, capture
 from edge.clock import SteppedClock
-from edge.config import BusConfig, CalibrationConfig, CameraConfig, Config
+from edge.config import BusConfig, CalibrationConfig, Config
 from edge.emulated_arm import EmulatedArm
 from edge.errors import CalibrationError, ConfigError, ObservationError
 from edge.robot import PARK_RAD
 from firmware_tools import asking, emulated
+from tests.calibration import arm_folders
 from tests.calibration.command_line import refusal, run
 from tests.calibration.scenes import BOARD, facing
 from tests.calibration.scripted_camera import BLACK, FACTORY, NOTHING, SIZE, ScriptedCamera, picture
@@ -190,45 +190,51 @@ class Wrist:
         return Shown(transform_board_to_camera(simulated_arm.NOMINAL, joints)[0] @ from_corner, False)
 
 
-def settings() -> Config:
-    return Config(bus=BusConfig(driver="dofbot_board", i2c="emulated"), camera=CameraConfig(driver="realsense"))
+ARM = Config(bus=BusConfig(driver="dofbot_board", i2c="emulated"))
+
+
+def take_images(folder: Path, serial: str, *arguments: object):
+    """`handeye --live` with an emulated arm; what is calibrated is a camera with that serial number."""
+    config = folder / "arm.toml"
+    config.write_text(f'[bus]\ndriver = "dofbot_board"\ni2c = "emulated"\n{REALSENSE}')
+    boards.save(folder / "board.json", BOARD)
+    calibrated(folder / "calibration.json", serial, driver="dofbot_board")
+    paths = ("--images", folder / "arm", "--board", folder / "board.json", "--calibration", folder / "calibration.json")
+    return run("handeye", "--live", "--yes", *paths, "--config", config, *arguments)
 
 
 def test_the_arm_takes_its_images_with_the_configured_camera(tmp_path, monkeypatch, plan) -> None:
-    wrist = Wrist(monkeypatch, settings(), plan)
+    wrist = Wrist(monkeypatch, ARM, plan)
     plug(monkeypatch, wrist.camera)
-    before = calibrated(tmp_path / "calibration.json", "simulated", driver="dofbot_board")
-    collect_cli.live(tmp_path / "arm", BOARD, settings(), before, tmp_path / "calibration.json", "", yes=True)
+    assert "3 images can be used" in refusal(take_images(tmp_path, "simulated"), CalibrationError)  # all of the plan's, too few to solve
     posed = joints_file.load(tmp_path / "arm" / "joints.csv")
     assert set(posed) == {collect.name_of(0, False), collect.name_of(1, False), collect.name_of(0, True)}
     assert len(list((tmp_path / "arm").glob("*.png"))) == 3
     assert not any(wrist.arm.powered())
 
 
-def test_a_camera_that_is_unplugged_parks_the_arm_and_one_that_was_not_calibrated_moves_nothing(tmp_path, monkeypatch, plan) -> None:
-    wrist = Wrist(monkeypatch, settings(), plan)
-    path = tmp_path / "calibration.json"
-    before = calibrated(path, "7", driver="dofbot_board")
+def test_a_camera_that_is_unplugged_parks_the_arm(tmp_path, monkeypatch, plan) -> None:
+    wrist = Wrist(monkeypatch, ARM, plan)
     plug(monkeypatch, ScriptedCamera([NOTHING] * 10))
-    with pytest.raises(ObservationError, match=r"no new frame for 1.0 s"):
-        collect_cli.live(tmp_path / "arm", BOARD, settings(), before, path, "", yes=True)
+    assert "no new frame for 1.0 s" in refusal(take_images(tmp_path, "7"), ObservationError)
+    assert wrist.arm.clock.now_s() > 1.0
     assert not any(wrist.arm.powered())
     assert np.abs(np.array(wrist.arm.joints_deg()[:5]) - np.degrees(PARK_RAD)).max() < 15.0
-    started = wrist.arm.clock.now_s()
+
+
+def test_with_another_camera_than_was_calibrated_nothing_moves(tmp_path, monkeypatch, plan) -> None:
+    wrist = Wrist(monkeypatch, ARM, plan)
     plug(monkeypatch, ScriptedCamera([NOTHING] * 10, serial="8"))
-    with pytest.raises(ConfigError, match="lens.serial is '7', expected '8'"):
-        collect_cli.live(tmp_path / "arm", BOARD, settings(), before, path, "", yes=True)
-    assert wrist.arm.clock.now_s() == started
+    assert "lens.serial is '7', expected '8'" in refusal(take_images(tmp_path, "7"), ConfigError)
+    assert wrist.arm.clock.now_s() == 0.0
 
 
-def test_another_camera_takes_images_by_a_command(tmp_path) -> None:
-    collecting_path = tmp_path / "taken.png"
-    before = msgspec.structs.replace(calibrated(tmp_path / "calibration.json", "7"))
-    with collect_cli._taking(Config(), before, tmp_path / "calibration.json", "touch {}") as take:
-        take(collecting_path)
-    assert collecting_path.exists()
-    with (
-        collect_cli._taking(Config(), before, tmp_path / "calibration.json", "true") as take,
-        pytest.raises(CalibrationError, match="--take wrote no image"),
-    ):
-        take(tmp_path / "none.png")
+def test_another_camera_takes_images_by_a_command(tmp_path, monkeypatch, plan) -> None:
+    Wrist(monkeypatch, ARM, plan)
+    monkeypatch.setattr(stills, "_camera", lambda config: pytest.fail("the configured camera was opened"))
+    assert "--take wrote no image" in refusal(take_images(tmp_path, "7", "--take", "true"), CalibrationError)
+    assert "--take did not work" in refusal(take_images(tmp_path, "7", "--take", "false {}"), CalibrationError)
+    (tmp_path / "picture").write_bytes(arm_folders.PICTURE)
+    result = take_images(tmp_path, "7", "--take", f"cp {tmp_path / 'picture'} {{}}")
+    assert "no image shows the board" in refusal(result, CalibrationError)
+    assert len(list((tmp_path / "arm").glob("*.refused"))) == 3
