@@ -5,7 +5,7 @@ holds it (`Hand`), or stays on the table while an arm comes back to one pose, as
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from calibration import render
 from calibration.boards import Board
 from calibration.lens_guide import Wanted
-from calibration.opencv import Lens
+from calibration.opencv import Lens, project
 from edge.camera import SimulatorCamera
 from edge.messages import Float32, Float64, Frame, Intrinsics
 
 PERIOD_S = 0.1
-GREY_SD, BLUR_PX, SMEAR_PX = 2.0, 0.5, 9  # of a cheap camera in a lit room; of its image of a board that is being moved
+GREY_SD, BLUR_PX, EXPOSURE_S = 2.0, 0.5, 0.02  # of a cheap camera in a lit room
 FOCAL_SHARE = 253.0 / 424.0  # focal length over width, a D405's (docs/realsense.md)
 UNLIKE_SD = 0.01  # of the focal lengths of cameras of one kind: assumed
 FOCAL_SD, CENTRE_SD_PX, K1_SD = 0.003, 1.5, 0.005  # by which the lens is not as the factory says: assumed
@@ -34,11 +34,7 @@ AT = {"left": 0.22, "right": 0.78, "upper": 0.25, "lower": 0.75}  # where a hand
 NEARER_RAD = {"right": 0.0, "lower": np.pi / 2.0, "left": np.pi, "upper": -np.pi / 2.0}  # to which side the board's normal then points
 
 
-class Shown(NamedTuple):
-    """What is before the camera in one frame."""
-
-    transform_board_to_camera: Float64
-    is_moving: bool
+Show = Callable[[Lens], Float64]  # what is before a camera with that lens in its next frame: `transform_board_to_camera`
 
 
 class SimulatedCamera:
@@ -46,7 +42,7 @@ class SimulatedCamera:
 
     serial = SimulatorCamera.serial
 
-    def __init__(self, board: Board, size: tuple[int, int], seed: int, show: Callable[[Lens], Shown]) -> None:
+    def __init__(self, board: Board, size: tuple[int, int], seed: int, show: Show) -> None:
         draws = np.random.default_rng((seed, 0))
         focal = FOCAL_SHARE * size[0] * (1.0 + draws.normal(0.0, UNLIKE_SD))
         self.factory = Intrinsics(*size, focal, focal, (size[0] - 1) / 2.0, (size[1] - 1) / 2.0)
@@ -57,6 +53,7 @@ class SimulatedCamera:
         self._show = show
         self._noise = np.random.default_rng((seed, 1))
         self._frames = 0
+        self._middle_px: Float64 | None = None
 
     def start(self) -> Intrinsics:
         """As the factory says: a little off."""
@@ -64,15 +61,23 @@ class SimulatedCamera:
 
     def latest(self) -> Frame:
         """The next frame."""
-        shown = self._show(self.lens)
-        image = render.blurred(render.view(self._board, shown.transform_board_to_camera, self.lens), BLUR_PX)
-        image = render.noisy(render.smeared(image, SMEAR_PX) if shown.is_moving else image, GREY_SD, self._noise)
+        pose = self._show(self.lens)
+        image = render.blurred(render.view(self._board, pose, self.lens), BLUR_PX)
+        image = render.noisy(render.smeared(image, self._smear_px(pose)), GREY_SD, self._noise)
         self._frames += 1
-        depth_m = self._measured(render.depth(shown.transform_board_to_camera, self.lens))
+        depth_m = self._measured(render.depth(pose, self.lens))
         return Frame(depth_m, self.factory, PERIOD_S * self._frames, self._frames, image)
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def _smear_px(self, pose: Float64) -> int:
+        """How far the board's middle moves during the exposure; 1: it stands."""
+        before_px, middle_m = self._middle_px, np.array([[*np.array(self._board.size_m) / 2.0, 0.0]])
+        self._middle_px = project(middle_m, pose, self.lens)[0]
+        if before_px is None:
+            return 1
+        return max(round(float(np.linalg.norm(self._middle_px - before_px)) * EXPOSURE_S / PERIOD_S), 1)
 
     def _measured(self, true_m: Float32) -> Float32:
         """As a stereo camera measures it: off by scale and offset, noisy, blind below its shortest distance."""
@@ -101,17 +106,17 @@ class Hand:
         """What the next place should be."""
         self._wanted = wanted
 
-    def __call__(self, lens: Lens) -> Shown:
+    def __call__(self, lens: Lens) -> Float64:
         """The next frame."""
         step = self._frames % (MOVES + RESTS)
         if step == 0:
             self._from, self._to = self._to if self._frames else self._next(lens), self._next(lens)
         self._frames += 1
         if step < MOVES:
-            return Shown(_between(self._from, self._to, (step + 0.5) / MOVES), True)
+            return _between(self._from, self._to, (step + 0.5) / MOVES)
         pose = self._to.copy()
         pose[:3, 3] += self._rng.normal(0.0, TREMBLE_M, 3)
-        return Shown(pose, False)
+        return pose
 
     def _next(self, lens: Lens) -> Float64:
         rng, wanted = self._rng, self._wanted
@@ -149,9 +154,9 @@ class Returns:
         turned[:3, :3] = _turn(self._rng.normal(0.0, RETURN_SD_RAD, 3))
         self._pose = turned @ self._mean
 
-    def __call__(self, _: Lens) -> Shown:
+    def __call__(self, _: Lens) -> Float64:
         """The next frame."""
-        return Shown(self._pose, False)
+        return self._pose
 
 
 def _turn(rotation_vector: NDArray[Any]) -> Float64:

@@ -10,12 +10,10 @@ import typer
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from calibration.boards import Board, MarkerBoard
     from calibration.opencv import Lens
     from calibration.session import Seen, Session
-    from calibration.simulated_camera import Shown, SimulatedCamera
+    from calibration.simulated_camera import Show, SimulatedCamera
     from edge.calibration import Calibration
     from edge.config import Config
     from edge.messages import Float32, Float64
@@ -111,7 +109,7 @@ def settings_of(config: Path | None) -> "Config":
     return configuration.load(config) if config else configuration.Config()
 
 
-def simulated(board: "Board", settings: "Config", seed: int, show: "Callable[[Lens], Shown]", *, quiet: bool) -> "SimulatedCamera":
+def simulated(board: "Board", settings: "Config", seed: int, show: "Show", *, quiet: bool) -> "SimulatedCamera":
     """A simulated camera in place of the configured one, and it says so."""
     from calibration.simulated_camera import SimulatedCamera
 

@@ -12,7 +12,7 @@ from calibration.detect import detect
 from calibration.intrinsics import Calibrated, apart_px, calibrate
 from calibration.lens_guide import VIEWS_MAX, LensGuide
 from calibration.opencv import Lens
-from calibration.simulated_camera import MOVES, RESTS, Hand, Shown, SimulatedCamera
+from calibration.simulated_camera import MOVES, RESTS, Hand, SimulatedCamera
 from calibration.stills import Stills
 from edge.errors import CalibrationError
 from edge.messages import Float64
@@ -62,7 +62,7 @@ def _by_themselves(seed: int) -> Figures:
 def _by_hand(seed: int) -> Figures:
     hand = Hand(BOARD, np.random.default_rng((seed, 4)))
 
-    def at_rest(lens: Lens) -> Shown:
+    def at_rest(lens: Lens) -> Float64:
         """The next place, at rest."""
         return [hand(lens) for _ in range(MOVES + RESTS)][-1]
 

@@ -10,7 +10,7 @@ from calibration import boards, camera_file, collect, joints_file, plan_poses, r
 from calibration.arm_model import ServoArm, transform_board_to_camera
 from calibration.lens_guide import VIEWS_MAX, VIEWS_MIN
 from calibration.opencv import Lens
-from calibration.simulated_camera import Shown, SimulatedCamera
+from calibration.simulated_camera import SimulatedCamera
 from edge import calibration as files
 from edge import camera_check, capture
 from edge.clock import SteppedClock
@@ -182,12 +182,12 @@ class Wrist:
         monkeypatch.setattr(emulated, "emulated_arm", lambda config: self.arm)
         monkeypatch.setattr(plan_poses, "plan", lambda where: few)
 
-    def _shown(self, lens: Lens) -> Shown:
+    def _shown(self, lens: Lens) -> np.ndarray:
         joints = ServoArm(np.radians([self.arm.joints_deg()[:5]]), simulated_arm.MOUNT)
         middle = np.array((*BOARD.size_m, 0.0)) / 2.0
         from_corner = np.eye(4)
         from_corner[:3, 3] = simulated_arm.POINTS_M.mean(axis=0) - middle
-        return Shown(transform_board_to_camera(simulated_arm.NOMINAL, joints)[0] @ from_corner, False)
+        return transform_board_to_camera(simulated_arm.NOMINAL, joints)[0] @ from_corner
 
 
 ARM = Config(bus=BusConfig(driver="dofbot_board", i2c="emulated"))
