@@ -42,8 +42,9 @@ def live(folder: Path, board: "Board", config: "Config", before: "Calibration", 
     with _taking(settings, before, path, command) as take, slow_arm.opened(settings, where, stops, arm_in_software) as arm:
         collect.planned(where, plan, folder, board, arm.reach, take, _show)
     if not (folder / collect.JOINTS).exists():
-        found = f"no image shows the board ({folder} keeps them as .refused)"
-        raise CalibrationError(f"{found}, expected it on the table before the arm, its middle 110 mm from the base axis; put it there")
+        raise CalibrationError(
+            f"no image shows the board ({folder} keeps them as .refused), expected it before the camera in most poses; look at one, and move it"
+        )
 
 
 def manual(folder: Path, board: "Board", config: "Config", before: "Calibration", path: Path, command: str) -> None:
