@@ -81,7 +81,9 @@ def handeye(
     manual: Annotated[bool, typer.Option("--manual", help="Move the arm by hand; its joints are read back, or you type them.")] = False,
     take: Annotated[
         str,
-        typer.Option(metavar="COMMAND", help="--live, --manual: takes one image and writes it to {}; without it you save one yourself."),
+        typer.Option(
+            metavar="COMMAND", help="--live, --manual: takes one image with another camera than the configured one, and writes it to {}."
+        ),
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="--live: do not ask before the arm moves.")] = False,
     simulate: Simulate = False,
@@ -141,9 +143,9 @@ def _collect(
     settings = configuration.load(config) if config else configuration.Config()
     place: CameraPlace | None = camera.value if camera else None
     if manual:
-        collect_cli.manual(images, drawn, settings, before, take, place)
+        collect_cli.manual(images, drawn, settings, before, calibration, take, place)
     else:
-        collect_cli.live(images, drawn, settings, before, take, yes, place)
+        collect_cli.live(images, drawn, settings, before, calibration, take, yes, place)
 
 
 def servos(

@@ -28,7 +28,6 @@ SERIAL = "simulated"
 DRIVER: Literal["dofbot_board"] = "dofbot_board"  # of 0.08° a count; pictures are taken as if servos had none
 DRAWN = boards.charuco(7, 5)  # the board of `simulated_arm`: 6 × 4 inner corners, 25 mm apart
 FIRST_CORNER_M = 0.025  # from the upper left of the pattern, along both edges
-GREY_SD, BLUR_PX = 2.0, 0.5  # of a cheap camera in a lit room
 LENS_SIGMA = {"fx": 0.6, "fy": 0.6, "cx": 0.5, "cy": 0.5, "k1": 0.005, "k2": 0.01}  # what 30 views of a lens calibration leave
 
 
@@ -91,7 +90,7 @@ def take(
     for number, (name, pose) in enumerate(zip(names, transform_board_to_camera(one.truth, arm), strict=True)):
         if not (folder / name).exists():
             noise = np.random.default_rng((seed, 2, number))
-            picture = render.noisy(render.blurred(render.view(DRAWN, pose @ from_corner, lens), BLUR_PX), GREY_SD, noise)
+            picture = render.noisy(render.blurred(render.view(DRAWN, pose @ from_corner, lens), render.BLUR_PX), render.GREY_SD, noise)
             write_atomically(folder / name, cv2.imencode(".png", picture)[1].tobytes())
         show(name)
 

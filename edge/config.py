@@ -116,6 +116,14 @@ class CalibrationConfig(_Section, frozen=True):
     check_max_age_h: Annotated[float, Meta(ge=0.0)] = 0.0  # how old the last dofbot calibrate check may be to arm; 0: none is asked for
 
 
+class BlockConfig(_Section, frozen=True):
+    """The markers on top of the blocks, which a policy of variant `xyz` is told the place of: dofbot calibrate board blocks prints them."""
+
+    dictionary: str = "DICT_4X4_50"  # OpenCV's name
+    markers: tuple[Annotated[int, Meta(ge=0, le=999)], ...] = (30, 31, 32, 33, 34, 35)  # the ids that count; others are not looked at
+    marker_m: Annotated[float, Meta(ge=0.010, le=0.100)] = 0.025  # the black square's edge, as measured on the print
+
+
 class SimulatorConfig(_Section, frozen=True):
     """The simulator server; nobody connects to it unless a driver is `simulator` or the I2C bus is emulated."""
 
@@ -176,6 +184,7 @@ class Config(_Section, frozen=True):
     bus: BusConfig = BusConfig()
     camera: CameraConfig = CameraConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    block: BlockConfig = BlockConfig()
     simulator: SimulatorConfig = SimulatorConfig()
     control: ControlConfig = ControlConfig()
     run: RunConfig = RunConfig()

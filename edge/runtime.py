@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from edge import kinematics
+from edge.block import BlockTracker
 from edge.bus_recovery import RecoveringBus
 from edge.clock import Pacer, VirtualClock
 from edge.decider import Decider
@@ -42,6 +43,7 @@ class Runtime:
     """One run: a policy, the task it was trained for, and open devices. Its methods are for the thread that runs it.
 
     `alive` is called at the end of every tick. `obey` is called at the start of every tick, to do what people have asked for meanwhile.
+    A policy of variant `xyz` needs a `block` to be told where it is.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Runtime:
         alive: Callable[[], None] = lambda: None,
         obey: "Callable[[Runtime], None]" = lambda runtime: None,
         timings: Timings | None = None,
+        block: BlockTracker | None = None,
     ) -> None:
         self.standing = Standing()
         self.figures = Figures(devices.clock, recorder, timings or Timings.empty())
@@ -65,7 +68,7 @@ class Runtime:
         self._host = FaultyHost(devices.faults, self._sleep)
         self._bus = RecoveringBus(devices.bus, devices.clock)
         self._sight = Sight(devices.camera, devices.clock, max_frame_age_s, self.figures.timings.frame_age)
-        self._grasping = Grasping(policy, task, self._sight, self._decider, devices.bus.measured, self.figures.timings)
+        self._grasping = Grasping(policy, task, self._sight, self._decider, devices.bus.measured, self.figures.timings, block)
         self._vigil = Vigil(task.tick_hz)
         self._journal = Journal(devices.clock.now_s())
         self._armed = False
@@ -286,7 +289,7 @@ class Runtime:
     def _took(self, step: Step, passed: Passed, at_s: float) -> None:
         """The servos have a set point: the next one goes on from it."""
         self._gate, self._sent_s, self._unsure = passed.state, at_s, None
-        self._grasping.taken(step)
+        self._grasping.taken(step, passed.command, at_s)
         self._vigil.sent(passed.command, passed.reasons if step.state.phase is Phase.APPROACH else ())
 
     def _catch_up(self) -> JointCommand | None:

@@ -5,18 +5,22 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 import urdf
-from edge import calibration, camera_check
+from edge import calibration, camera_check, kinematics
+from edge.block import BlockTracker
 from edge.config import Config
+from edge.contract import Contract
 from edge.contract_check import Expectation
 from edge.control import ControlServer
 from edge.control_socket import server_path
-from edge.devices import Devices, open_devices
+from edge.devices import Devices, View, open_devices
 from edge.errors import ConfigError, RefusedError, UnreachableError
+from edge.markers import Marking
 from edge.notify import Notifier
 from edge.orders import Orders
 from edge.policy import Policy, load
@@ -39,6 +43,7 @@ class Parts(NamedTuple):
     task: GraspTask
     devices: Devices
     recorder: Recorder
+    block: BlockTracker | None = None  # for a policy that is told where it is
 
 
 @contextmanager
@@ -54,10 +59,11 @@ def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
         task = GraspTask(policy.contract, settings.run.place_in_table_m)
     except UnreachableError as error:
         raise ConfigError(f"run.place_in_table_m = {settings.run.place_in_table_m}, or the policy's start: {error}") from None
-    with closing(open_devices(settings, mounting)) as devices:
+    view, block = _seeing(settings, policy.contract, task, mounting)
+    with closing(open_devices(settings, view)) as devices:
         preflight(policy, devices.camera)
         with closing(Recorder(settings.run.record if records else "")) as recorder:
-            yield Parts(policy, task, devices, recorder)
+            yield Parts(policy, task, devices, recorder, block)
 
 
 def run_once(parts: Parts, settings: Config, grasps: int, stop: Callable[[], bool], systemd: Notifier) -> Summary:
@@ -65,7 +71,7 @@ def run_once(parts: Parts, settings: Config, grasps: int, stop: Callable[[], boo
     reason = _why_not_armed(settings)
     if reason:
         raise RefusedError(reason)
-    runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive)
+    runtime = _runtime(parts, settings, systemd)
     with _realtime(settings, runtime):
         systemd.ready("grasping")
         return _ended(systemd, runtime.run(grasps, _telling(stop, systemd)))
@@ -81,7 +87,7 @@ def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Not
         probation = Probation(PolicySlots(settings), settings.policy) if settings.policy.folder else None
         why_not = partial(_why_not_armed, settings)
         orders = Orders(control, parts.devices.faults, partial(_load, settings), settings.bus.driver, why_not, probation)
-        runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive, orders, timings)
+        runtime = _runtime(parts, settings, systemd, obey=orders, timings=timings)
         with _realtime(settings, runtime) as grants:
             orders.realtime = tuple(map(str, grants))
             systemd.ready("DISARMED: policy, bus and camera answer")
@@ -90,6 +96,11 @@ def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Not
                 return _ended(systemd, runtime.serve(_telling(stop, systemd)))
             finally:
                 orders.close(runtime)
+
+
+def _runtime(parts: Parts, settings: Config, systemd: Notifier, **more: Any) -> Runtime:
+    policy, task, devices, recorder, block = parts
+    return Runtime(policy, task, devices, recorder, settings.camera.max_age_s, systemd.alive, block=block, **more)
 
 
 def _telling(stop: Callable[[], bool], systemd: Notifier) -> Callable[[], bool]:
@@ -117,6 +128,24 @@ def _calibrated(settings: Config, policy: Policy) -> tuple[Config, Mounting | No
     found = calibration.load(path)
     calibration.check_robot(found, path, settings.mount, settings.bus, urdf.dofbot_sha256())
     return calibration.applied(settings, found), mounting_of(found, path, policy.contract.camera)
+
+
+def _seeing(settings: Config, contract: Contract, task: GraspTask, mounting: Mounting | None) -> tuple[View, BlockTracker | None]:
+    """What the policy is to see, and, where that is the block's place, what finds it: by the camera as calibrated, else as in training."""
+    if contract.block is None:
+        return View(mounting), None
+    lens = hand_eye = None
+    if mounting is not None:
+        lens, hand_eye = mounting.found.lens, mounting.found.hand_eye
+    pose = np.array((hand_eye or contract.camera).transform_camera_to_tool)
+    config, start = settings.block, kinematics.transform_tool_to_table(task.start, task.mount) @ pose
+    (x0, y0), (x1, y1) = contract.episode.spawn_min_in_table_m, contract.episode.spawn_max_in_table_m
+    corners_m = np.array([(x, y, contract.episode.block_size_m) for x in (x0, x1) for y in (y0, y1)])
+    farthest_m = float(np.linalg.norm(corners_m - start[:3, 3], axis=1).max())
+    marking = Marking(config.dictionary, config.markers, config.marker_m, farthest_m)
+    if lens is not None:
+        marking = msgspec.structs.replace(marking, lens=lens.intrinsics, distortion=lens.distortion)
+    return View(mounting, marking), BlockTracker(contract, config, pose, task.mount)
 
 
 def _why_not_armed(settings: Config) -> str:

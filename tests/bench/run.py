@@ -36,6 +36,7 @@ def main() -> None:
         import environment
         import hand_eye
         import ik
+        import lens
         import loop
         import nack
         import placements
@@ -60,6 +61,7 @@ def main() -> None:
             "inverse kinematics": ik.bench,
             "corners": corners.bench,
             "blocks": corners.bench_block,
+            "lenses": lens.bench,
             "depth images": rendering.bench,
             "depth filters": depth_filters.bench,
             "the virtual camera": reprojection.bench,

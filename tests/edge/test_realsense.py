@@ -163,6 +163,84 @@ def test_the_camera_is_set_up_as_far_as_it_has_what_is_set(rig, caplog) -> None:
     assert "did not take global_time_enabled = 1" in caplog.text
 
 
+@pytest.fixture
+def seeing(rig) -> Rig:
+    """With an infrared image beside the depth, and a first pair."""
+    rig.device = SoftwareRealSense(infrared=True)
+    rig.first = lambda: (rig.device.send(flat(2000)), rig.device.send_image(grey(0)))
+    return rig
+
+
+def grey(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (HEIGHT, WIDTH), np.uint8)
+
+
+def test_a_frame_brings_the_left_imagers_picture_of_the_same_exposure_where_it_is_asked_for(seeing) -> None:
+    seeing.device.add_option(rs.option.emitter_enabled, 1.0)
+    camera = seeing.started(image=True)
+    assert seeing.device.sensor.get_option(rs.option.emitter_enabled) == 0.0  # its dots spoil markers
+    for number in range(1, 60):  # more than the SDK has buffers
+        seeing.device.send(flat(1000 + number))
+        before = camera.latest()
+        assert np.array_equal(before.image, grey(number - 1))  # still the last one: its partner has not come
+        seeing.device.send_image(grey(number), later_s=0.002)
+        frame = camera.latest()
+        assert frame.depth_m[0, 0] == pytest.approx((1000 + number) * D405_UNIT_M)
+        assert np.array_equal(frame.image, grey(number))
+        assert frame.image.dtype == np.uint8
+        assert not frame.image.flags.writeable
+
+
+def test_nobody_pays_for_a_picture_that_is_not_asked_for(seeing) -> None:
+    seeing.first = lambda: seeing.device.send(flat(2000))
+    camera = seeing.started()
+    assert camera.latest().image is None
+    assert {stream.stream_type() for stream in seeing.device.sensor.get_active_streams()} == {rs.stream.depth}
+
+
+def test_a_lost_depth_frame_or_picture_costs_its_partner_and_nothing_else(seeing) -> None:
+    camera, device = seeing.started(image=True), seeing.device
+    first = camera.latest()
+    device.send(flat(1001))  # whose picture is lost
+    device.send(flat(1002))
+    device.send_image(grey(2))
+    second = camera.latest()
+    assert (second.sequence, second.image[0, 0]) == (first.sequence + 2, grey(2)[0, 0])
+    device.send_image(grey(3), later_s=1 / 30)  # whose depth is lost
+    device.send_image(grey(4), later_s=2 / 30)
+    device.send(flat(1005), age_s=0.01 - 2 / 30)
+    third = camera.latest()
+    assert (third.sequence, third.image[0, 0]) == (second.sequence + 1, grey(4)[0, 0])
+    device.send(flat(1006))
+    device.send_image(grey(7), later_s=1 / 30)  # not the same exposure
+    assert camera.latest() is third
+
+
+def test_a_camera_without_the_picture_is_named_and_so_is_a_stream_without_it(seeing) -> None:
+    with pytest.raises(ObservationError, match="no infrared image 640x480 at 15 beside the depth, expected the left imager's in Y8"):
+        seeing.camera(image=True, width=640, height=480, fps=15).start()
+    seeing.first = lambda: seeing.device.send(flat(2000))
+    with pytest.raises(ObservationError, match="no depth frame with its image in 1 s"):
+        seeing.started(image=True)
+    assert not seeing.device.sensor.get_active_streams()
+
+
+def test_a_recording_has_the_pictures_if_they_were_asked_for(seeing, recording, tmp_path) -> None:
+    file = str(tmp_path / "seen.db3")
+    camera = seeing.started(image=True, record=file)
+    for number in range(1, 6):
+        seeing.device.send(flat(1000 + number))
+        seeing.device.send_image(grey(number))
+        time.sleep(0.02)
+    camera.close()
+    frames: list[Frame] = []
+    with closing(ReplayCamera(file, every_frame=True, image=True)) as replay, pytest.raises(ObservationError, match="ended after 6 frames"):
+        play(replay, frames)
+    assert all(np.array_equal(frame.image, grey(number)) for number, frame in enumerate(frames))
+    with pytest.raises(ObservationError, match="no infrared image .* record with --image"):
+        ReplayCamera(str(recording), image=True).start()
+
+
 def test_no_camera_is_told_at_once() -> None:
     assert not len(rs.context().query_devices()), "this test needs a machine without a RealSense"
     began_s = time.monotonic()

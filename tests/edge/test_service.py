@@ -15,7 +15,7 @@ from edge.clock import MonotonicClock
 from edge.commands import Grasp, Status, StatusReport
 from edge.config import CalibrationConfig, Config, ControlConfig, RealtimeConfig, SimulatorConfig
 from edge.control_client import ControlClient
-from edge.devices import Devices
+from edge.devices import Devices, View
 from edge.errors import BusError, ConfigError, NotListeningError
 from edge.service import Parts, run_once, serve
 from edge.virtual_camera import Mounting
@@ -129,4 +129,4 @@ def test_a_calibrated_camera_goes_to_the_devices_with_the_policys(tmp_path, monk
         given.clear()
         with pytest.raises(BusError, match="enough"), service.opened(replace(Config(), calibration=CalibrationConfig(file))):
             pass
-        assert given[1] == expected
+        assert given[1] == View(expected)
