@@ -43,6 +43,7 @@ def main() -> None:
         import start
         import tools
         import wire
+        import wrist
 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -59,6 +60,7 @@ def main() -> None:
             "inverse kinematics": ik.bench,
             "corners": corners.bench,
             "blocks": corners.bench_block,
+            "blocks on the wrist": wrist.bench,
             "depth images": rendering.bench,
             "depth filters": depth_filters.bench,
             "the virtual camera": reprojection.bench,
