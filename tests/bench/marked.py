@@ -1,4 +1,4 @@
-"""Grasps of a policy that is told where the block is, by the running process on a simulated desk: how far off it is told, and what it picks.
+"""A policy that is told where the block is, in the running process on a simulated desk: how far off that is, and what it picks.
 
 PYTHONPATH=. python tests/bench/marked.py POLICY [--grasps N] [--seed N] [--driver simulator]
 """
@@ -39,7 +39,7 @@ def main() -> None:
     given = parser.parse_args()
     looks: list[tuple[float, float, float]] = []  # tool height, and how far off the place is: on the table, and from the tool
     place_m = BlockTracker.place_m
-    with demo._hosted(load(given.policy).contract, given.seed) as (desk, server):
+    with demo.hosted(load(given.policy).contract, given.seed) as (desk, server):
 
         def watched(tracker: BlockTracker, frame: Frame, sent: JointCommand) -> tuple[float, float, float]:
             found = place_m(tracker, frame, sent)
@@ -57,10 +57,9 @@ def main() -> None:
         with service.opened(config) as parts:
             summary = service.run_once(parts, config, given.grasps, lambda: False, _Nobody())  # type: ignore[arg-type]
         picked, judged = sum(result.picked for result in desk.results), len(desk.results)
-    rows = {
-        f"tool at {low:g} to {high:g} mm": _row(np.array([look for look in looks if low < look[0] * 1e3 <= high]))
-        for low, high in HEIGHTS_MM
-    }
+    rows = {}
+    for low, high in HEIGHTS_MM:
+        rows[f"tool at {low:g} to {high:g} mm"] = _row(np.array([look for look in looks if low < look[0] * 1e3 <= high]))
     notes = (
         f"{picked} of {judged} blocks picked by physics, {summary.picked} of {summary.attempts} by the process's own account; "
         f"{summary.holds} of {summary.ticks} ticks held. Seed {given.seed}, driver {given.driver}, simulated camera and arm."
