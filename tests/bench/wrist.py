@@ -34,8 +34,8 @@ def bench() -> Bench:
         for where in ("start", "near by"):
             rows[f"{name}, {where}"] = _measured(lens, where == "start")
     notes = (
-        f"{FRAMES} images of trainer/grey.py each (blur σ 0.5 px, noise of 2 grey levels), blocks anywhere in the spawn area; "
-        "one OpenCV thread; the camera's own pose is taken as known. CPU: what the thread itself took; the clock counts what else the machine does as well."
+        f"{FRAMES} images of trainer/grey.py each (blur σ 0.5 px, noise of 2 grey levels), blocks anywhere in the spawn area; one OpenCV "
+        "thread; the camera's own pose is taken as known. CPU: what the thread itself took; the clock counts the machine's other work, too."
     )
     return Bench("Blocks on the wrist", rows, {"clock p99 ms": "≤ 10", "max mm": "≤ 1"}, notes)
 
