@@ -120,7 +120,8 @@ class BlockConfig(_Section, frozen=True):
     """The markers on top of the blocks, which a policy of variant `xyz` is told the place of: dofbot calibrate board blocks prints them."""
 
     dictionary: str = "DICT_4X4_50"  # OpenCV's name
-    markers: tuple[Annotated[int, Meta(ge=0, le=999)], ...] = (30, 31, 32, 33, 34, 35)  # the ids that count; others are not looked at
+    # The ids that count; others are not looked at.
+    markers: Annotated[tuple[Annotated[int, Meta(ge=0, le=999)], ...], Meta(min_length=1)] = (30, 31, 32, 33, 34, 35)
     marker_m: Annotated[float, Meta(ge=0.010, le=0.100)] = 0.025  # the black square's edge, as measured on the print
 
 

@@ -138,6 +138,11 @@ def _seeing(settings: Config, contract: Contract, task: GraspTask, mounting: Mou
     if mounting is not None:
         lens, hand_eye = mounting.found.lens, mounting.found.hand_eye
     pose = np.array((hand_eye or contract.camera).transform_camera_to_tool)
+    if settings.block.marker_m > contract.episode.block_size_m:
+        found = f"block.marker_m = {settings.block.marker_m:g}"
+        raise ConfigError(
+            f"{found}, expected at most the policy's block, {contract.episode.block_size_m:g}; give the black square's edge, in m"
+        )
     config, start = settings.block, kinematics.transform_tool_to_table(task.start, task.mount) @ pose
     (x0, y0), (x1, y1) = contract.episode.spawn_min_in_table_m, contract.episode.spawn_max_in_table_m
     corners_m = np.array([(x, y, contract.episode.block_size_m) for x in (x0, x1) for y in (y0, y1)])
