@@ -7,19 +7,18 @@ with the plane of the block's top, and what is left to find is a square of known
     marker's rays ─► camera's pose when the frame was taken ─► plane of the blocks' tops ─► block's centre, kept while it is hidden
 """
 
-from collections import deque
 from math import atan2, hypot
 from typing import NamedTuple
 
 import numpy as np
 
-from edge import kinematics, robot
+from edge import kinematics
 from edge.config import BlockConfig
-from edge.contract import Contract, Episode
+from edge.contract import Episode
 from edge.errors import ObservationError
 from edge.judge import GOOD_FRAMES
-from edge.kinematics import Mount
 from edge.messages import Float64, Frame, JointCommand, Marker
+from edge.wrist import WristCamera
 
 SIZE_OFF_MAX = 0.06  # of the marker's width: 15 mm nearer at 0.25 m; the block is not on the table, or the marker is another
 GRAZING_MIN = 0.2  # of a ray's descent; flatter than that a ray's place on the plane is a guess
@@ -78,36 +77,6 @@ def _square(corners_m: Float64) -> tuple[float, float]:
     return atan2(across, along), hypot(along, across) / float(np.square(square).sum())
 
 
-class SentJoints:
-    """The set points of the last half second, and where the servos were by them at any moment of it.
-
-    Not the joints as read: the policy steers by set points, so what servos are off by at rest is in the block's place and in the tool's,
-    and cancels where the two meet. And a read-back of one joint a tick tells of six different moments.
-    """
-
-    def __init__(self) -> None:
-        self._sent: deque[tuple[float, tuple[float, ...]]] = deque(maxlen=32)  # at 50 Hz 0.6 s: no frame in use is older than 0.1 s
-
-    def add(self, command: JointCommand, at_s: float) -> None:
-        """Set points that the servos have taken, in the order of their times."""
-        self._sent.append((at_s, command.joints_rad))
-
-    def at(self, time_s: float) -> tuple[float, ...]:
-        """The five joints at a time; servos follow set points by `SERVO_LAG_S`. Raises `ObservationError` before any was sent."""
-        if not self._sent:
-            raise ObservationError("no set points were sent yet, expected those of the moment when the frame was taken; wait")
-        time_s -= robot.SERVO_LAG_S
-        later_s, later = self._sent[-1]
-        for sent_s, joints in reversed(self._sent):
-            if sent_s <= time_s:
-                if later_s <= sent_s:
-                    return joints
-                part = (time_s - sent_s) / (later_s - sent_s)
-                return tuple(a + min(part, 1.0) * (b - a) for a, b in zip(joints, later, strict=True))
-            later_s, later = sent_s, joints
-        return later
-
-
 class BlockTracker:
     """The block of one try: found where the policy may go, followed while it is seen, kept where fingers hide it.
 
@@ -115,12 +84,10 @@ class BlockTracker:
     counts once it has stayed there for `GOOD_FRAMES`, and only while the fingers are clear of all blocks.
     """
 
-    def __init__(self, contract: Contract, config: BlockConfig, transform_camera_to_tool: Float64, mount: Mount) -> None:
-        self.joints = SentJoints()
-        self._episode: Episode = contract.episode
+    def __init__(self, episode: Episode, config: BlockConfig, wrist: WristCamera) -> None:
+        self._episode = episode
         self._config = config
-        self._camera_to_tool = transform_camera_to_tool
-        self._mount = mount
+        self._wrist = wrist
         self.forget()
 
     def forget(self) -> None:
@@ -146,14 +113,14 @@ class BlockTracker:
         if self._block is None:
             raise ObservationError(self._why)
         unseen_s = frame.captured_at_s - self._seen_s
-        height_m = kinematics.tool_height_m(sent, self._mount)
+        height_m = kinematics.tool_height_m(sent, self._wrist.mount)
         if unseen_s > UNSEEN_MAX_S and height_m > HIDDEN_BELOW_M:
             found = f"marker {self._block.marker} has not been seen for {unseen_s:.1f} s, the tool at {height_m * 1e3:.0f} mm"
             raise ObservationError(f"{found}, expected in view down to {HIDDEN_BELOW_M * 1e3:.0f} mm; is the block or the camera covered?")
         return self._block.centre_in_table_m
 
     def _take(self, frame: Frame, sent: JointCommand) -> None:
-        tool = kinematics.tool_in_table_m(sent, self._mount)
+        tool = kinematics.tool_in_table_m(sent, self._wrist.mount)
         before, blocks = self._block, self._blocks(frame)
         if before is not None:
             blocks = [one for one in blocks if one.marker == before.marker]
@@ -177,8 +144,7 @@ class BlockTracker:
         """All blocks in the policy's workspace; where there is none `_why` says what was seen instead."""
         if frame.markers is None:
             raise ObservationError("the frame was not searched for markers, expected a camera whose grey image is; restart")
-        tool_to_table = kinematics.transform_tool_to_table(JointCommand._make((*self.joints.at(frame.captured_at_s), 0.0)), self._mount)
-        camera_to_table = tool_to_table @ self._camera_to_tool
+        camera_to_table = self._wrist.transform_camera_to_table(frame.captured_at_s)
         low, high = self._episode.workspace_min_in_table_m, self._episode.workspace_max_in_table_m
         blocks, others = [], []
         for marker in frame.markers:

@@ -44,7 +44,7 @@ def main() -> None:
         def watched(tracker: BlockTracker, frame: Frame, sent: JointCommand) -> tuple[float, float, float]:
             found = place_m(tracker, frame, sent)
             off = np.array(found[:2]) - desk.world.block_in_table()[:2, 3]
-            tool = np.array([kinematics.tool_in_table_m(at, tracker._mount) for at in (sent, desk.world.joints())])
+            tool = np.array([kinematics.tool_in_table_m(at, tracker._wrist.mount) for at in (sent, desk.world.joints())])
             looks.append((tool[0, 2], float(np.hypot(*off)), float(np.hypot(*(off - (tool[0] - tool[1])[:2])))))
             return found
 

@@ -622,7 +622,7 @@ def test_in_the_capture_process_frames_come_through_and_what_ends_them_is_told(f
         assert says in away(camera)
 
 
-MARKING = Marking("DICT_4X4_50", (30,), 0.025, 0.2)
+MARKING = Marking("DICT_4X4_50", (30,), 0.12)
 
 
 def test_in_the_capture_process_markers_are_found_in_the_left_imagers_picture(tmp_path) -> None:
