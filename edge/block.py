@@ -148,6 +148,8 @@ class BlockTracker:
         low, high = self._episode.workspace_min_in_table_m, self._episode.workspace_max_in_table_m
         blocks, others = [], []
         for marker in frame.markers:
+            if marker.id not in self._config.markers:
+                continue  # the fixed one
             try:
                 block = block_of(marker, self._config.marker_m, self._episode.block_size_m, camera_to_table)
             except ObservationError as error:

@@ -16,7 +16,7 @@ from trainer.render import BOX
 from trainer.world import World
 
 ARM, SIDE = 70, 150  # grey levels: the gripper, and what of a block carries no paper
-FIXED = FixedMarkerConfig(id=36, at_in_table_m=(0.085, 0.150))  # the one on the table: in view from the start, and beside the workspace
+FIXED = FixedMarkerConfig(id=0, at_in_table_m=(0.085, 0.150))  # the one on the table: in view from the start, and beside the workspace
 ON_TABLE_M, ON_TOP_M = 0.001, 0.0007  # how far off a surface a pixel's point may be: it is seen at a slant, and float32 rounds
 
 

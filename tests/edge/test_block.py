@@ -109,6 +109,14 @@ def test_before_any_block_was_seen_it_says_what_it_sees_instead() -> None:
     assert bench.look(bench.see(0.01, 0.1)) == pytest.approx((0.01, 0.1, 0.015))
 
 
+def test_a_marker_that_is_no_blocks_is_none_though_it_looks_like_one() -> None:
+    """The fixed one, 30 mm wide on the table, looks 25.6 mm wide at the height of a block's top."""
+    bench = Bench()
+    with pytest.raises(ObservationError, match="no marker is in view"):
+        bench.look(bench.see(0.01, 0.1, marker=0))
+    assert bench.look(bench.see(0.0, 0.12, marker=0), bench.see(0.01, 0.1)) == pytest.approx((0.01, 0.1, 0.015))
+
+
 def test_a_frame_that_nobody_searched_is_no_frame_without_a_block() -> None:
     bench = Bench()
     bench.look(bench.see(0.01, 0.1))
