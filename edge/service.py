@@ -103,8 +103,8 @@ def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Not
 
 
 def _runtime(parts: Parts, settings: Config, systemd: Notifier, **more: Any) -> Runtime:
-    policy, task, devices, recorder, markers = parts
-    return Runtime(policy, task, devices, recorder, settings.camera.max_age_s, systemd.alive, markers=markers, **more)
+    max_age_s = settings.camera.max_age_s
+    return Runtime(parts.policy, parts.task, parts.devices, parts.recorder, max_age_s, systemd.alive, markers=parts.markers, **more)
 
 
 def _telling(stop: Callable[[], bool], systemd: Notifier) -> Callable[[], bool]:
