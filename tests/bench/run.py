@@ -45,6 +45,7 @@ def main() -> None:
         import start
         import tools
         import wire
+        import wrist
 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -62,6 +63,7 @@ def main() -> None:
             "corners": corners.bench,
             "blocks": corners.bench_block,
             "lenses": lens.bench,
+            "blocks on the wrist": wrist.bench,
             "depth images": rendering.bench,
             "depth filters": depth_filters.bench,
             "the virtual camera": reprojection.bench,
