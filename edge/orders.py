@@ -77,6 +77,7 @@ class Orders:
         self._load = load
         self._why_not_armed = why_not_armed
         self.realtime: tuple[str, ...] = ()  # what the kernel granted
+        self.policy_warning = ""  # why the policy is not the active one
         self._bus = bus
         self._probation = probation
         self._grasp: Pending | None = None
@@ -246,6 +247,7 @@ class Orders:
                 reason=f"the arm has been {runtime.state} for {SWAP_WITHIN_S:g} s, expected it to end a grasp; dofbot status, and try again"
             )
         runtime.swap(loaded)
+        self.policy_warning = ""
         return Done(text=f"policy {loaded.sha256[:12]} from now on")
 
     def _publish(self, runtime: Runtime) -> None:
@@ -267,6 +269,7 @@ class Orders:
             bus=f"{self._bus}: {runtime.bus_problem or 'answers'}",
             policy=runtime.policy.contract.variant,
             policy_sha256=runtime.policy.sha256,
+            policy_warning=self.policy_warning,
             realtime=self.realtime,
             release=edge.__version__,
             faults=self._faults.applied,

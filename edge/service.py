@@ -17,6 +17,7 @@ from edge.control import ControlServer
 from edge.control_socket import server_path
 from edge.devices import Devices, open_devices
 from edge.errors import ConfigError, RefusedError, UnreachableError
+from edge.first_policy import first_policy
 from edge.notify import Notifier
 from edge.orders import Orders
 from edge.policy import Policy, load
@@ -39,6 +40,7 @@ class Parts(NamedTuple):
     task: GraspTask
     devices: Devices
     recorder: Recorder
+    policy_warning: str = ""  # why the policy is not the active one
 
 
 @contextmanager
@@ -47,8 +49,7 @@ def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
 
     With `records`, that of the last run is overwritten.
     """
-    slots = PolicySlots(settings)
-    policy = _load(settings, slots.path(slots.active))
+    policy, warning = first_policy(PolicySlots(settings), partial(_load, settings))
     settings, mounting = _calibrated(settings, policy)
     try:
         task = GraspTask(policy.contract, settings.run.place_in_table_m)
@@ -57,7 +58,7 @@ def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
     with closing(open_devices(settings, mounting)) as devices:
         preflight(policy, devices.camera)
         with closing(Recorder(settings.run.record if records else "")) as recorder:
-            yield Parts(policy, task, devices, recorder)
+            yield Parts(policy, task, devices, recorder, warning)
 
 
 def run_once(parts: Parts, settings: Config, grasps: int, stop: Callable[[], bool], systemd: Notifier) -> Summary:
@@ -65,7 +66,7 @@ def run_once(parts: Parts, settings: Config, grasps: int, stop: Callable[[], boo
     reason = _why_not_armed(settings)
     if reason:
         raise RefusedError(reason)
-    runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive)
+    runtime = Runtime(*parts[:4], settings.camera.max_age_s, systemd.alive)
     with _realtime(settings, runtime):
         systemd.ready("grasping")
         return _ended(systemd, runtime.run(grasps, _telling(stop, systemd)))
@@ -81,7 +82,8 @@ def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Not
         probation = Probation(PolicySlots(settings), settings.policy) if settings.policy.folder else None
         why_not = partial(_why_not_armed, settings)
         orders = Orders(control, parts.devices.faults, partial(_load, settings), settings.bus.driver, why_not, probation)
-        runtime = Runtime(*parts, settings.camera.max_age_s, systemd.alive, orders, timings)
+        orders.policy_warning = parts.policy_warning
+        runtime = Runtime(*parts[:4], settings.camera.max_age_s, systemd.alive, orders, timings)
         with _realtime(settings, runtime) as grants:
             orders.realtime = tuple(map(str, grants))
             systemd.ready("DISARMED: policy, bus and camera answer")
@@ -124,6 +126,7 @@ def _why_not_armed(settings: Config) -> str:
 
 
 def _load(settings: Config, path: Path) -> Policy:
+    PolicySlots(settings).check_signature(path)
     return load(path, Expectation(settings.mount, urdf.dofbot_sha256()))
 
 

@@ -440,8 +440,11 @@ def swapped(desk: Desk, wait_s: float = 5.0) -> Asked:
 def test_another_policy_takes_over_and_the_status_says_so() -> None:
     desk = Desk()
     desk.orders._load = lambda path: FakePolicy(desk.rig, sha256=f"{path.name:b<64}")  # type: ignore[assignment,return-value]
+    desk.orders.policy_warning = "not the active one, 3f2a91bc04d7: cut short"
     asked = swapped(desk)
     assert asked.replies == [Accepted(text="reading it"), Done(text="policy policy.onnxb from now on")]
+    assert desk.control.reports[0].policy_warning == "not the active one, 3f2a91bc04d7: cut short"
+    assert desk.control.reports[-1].policy_warning == ""
     assert desk.control.reports[-1].policy_sha256.startswith("policy.onnxb")
 
 
