@@ -89,8 +89,18 @@ class VersionUpdates:
         return True
 
     def is_settled(self) -> bool:
-        code, _, _ = self._robot.run(self._folders[0] / "install.py", "recover")  # waits for what is still running there
+        # What a killed `dofbot deploy` has begun on the robot goes on there, and may not have come to its lock yet.
+        while self._is_running():
+            time.sleep(0.01)
+        code, _, _ = self._robot.run(self._folders[0] / "install.py", "recover")
         return code == 0 and Versions(self._robot.root).pending() is None and self._robot.running == self._robot.current
+
+    def _is_running(self) -> bool:
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 class PolicyUpdates:

@@ -133,11 +133,12 @@ class Robot:
         return subprocess.Popen(line, cwd=self.home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def deploy(self, path: Path) -> "subprocess.Popen[str]":
-        """`dofbot deploy`, on the workstation."""
+        """`dofbot deploy`, on the workstation; it leads a process group, in which what it has begun on the robot stays."""
         environment = {**os.environ, "PATH": self.path, "PYTHONPATH": str(ROOT)}
         code = "import pathlib, sys; from firmware_tools.deploy import deploy; deploy('pi@robot', pathlib.Path(sys.argv[1]), True, print)"
         line = [sys.executable, "-c", code, str(path)]
-        return subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(line, env=environment, stdout=quiet, stderr=quiet, text=True, start_new_session=True)
 
     def run(self, *command: object) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
