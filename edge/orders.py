@@ -90,12 +90,14 @@ class Orders:
 
     def __call__(self, runtime: Runtime) -> None:
         """Once a tick: do what is asked, answer what has ended, and publish the state from time to time."""
+        # First: what has ended since was decided by the policy that is still there.
+        failed = self._probation.count(runtime.counts, runtime.policy) if self._probation is not None else None
         runtime.link_lost(self._control.deadman_lost() if runtime.is_armed else "")
         for pending in self._control.take():
             self._answer(pending, self._obey(pending, runtime), runtime)
             self._answer_what_has_ended(runtime)
         self._answer_what_has_ended(runtime)
-        if self._probation is not None and (failed := self._probation.count(runtime.counts, runtime.policy)):
+        if failed is not None and runtime.policy.sha256.startswith(failed.to):  # nobody has replaced it just now
             self._fall_back(failed, runtime)
         if runtime.state != self._published or runtime.figures.ticks % PUBLISH_EVERY_TICKS == 0:
             self._publish(runtime)
