@@ -118,6 +118,14 @@ def test_with_both_damaged_the_versions_own_decides_and_with_all_three_none(robo
         starts_with(robot)
 
 
+def test_where_the_versions_own_is_the_active_one_and_damaged_the_one_before_decides(robot: PolicyRobot) -> None:
+    robot.slots.point("active", BUNDLED)
+    flip_a_bit(robot.slots.path(BUNDLED))
+    sha256, warning = starts_with(robot)
+    assert sha256 == policy.digest(PREVIOUS)
+    assert warning.startswith("not the active one, bundled: ")
+
+
 def test_a_withdrawn_key_leaves_the_versions_own(robot: PolicyRobot, tmp_path: Path) -> None:
     other = signature.make_key(tmp_path / "other")
     robot.settings = replace(robot.settings, policy=replace(robot.settings.policy, trusted_keys=(other.public,)))
