@@ -62,7 +62,9 @@ class RecoveringBus:
                 self._reopened_s = now_s
                 self._bus.reopen(REOPEN_WITHIN_S)
         except BusError as error:
-            self.problem, self._is_reopening = str(error), self._bus.is_busy
+            self._is_reopening = self._bus.is_busy
+            if not self._is_reopening:  # that it is under way is no reason why the bus was lost
+                self.problem = str(error)
             return False
         self._is_open = True
         return True

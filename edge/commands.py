@@ -141,6 +141,7 @@ class StatusReport(_Message, frozen=True):
     bus: str = ""  # which one, and how it is
     policy: str = ""
     policy_sha256: str = ""
+    policy_warning: str = ""  # why it is not the active one, if it is not
     realtime: tuple[str, ...] = ()  # what the kernel granted, and what it did not
     release: str = ""
     faults: dict[str, int] = {}  # injected ones, and how often each was really applied

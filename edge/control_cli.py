@@ -145,6 +145,7 @@ def rows(report: StatusReport) -> list[tuple[str, str]]:
     state = f"{report.state} for {_duration(report.since_s)}" + (f": {report.reason}{after}" if report.reason else after)
     frame = "none yet" if report.frame_age_s is None else f"{report.frame_age_s * 1e3:.0f} ms old"
     counts, policy = report.control, f"{report.policy} {report.policy_sha256[:12]}".strip()
+    warning = f"; {report.policy_warning}" if report.policy_warning else ""
     stuck = f"; NO REPORT FOR {_duration(report.age_s)}, the loop is stuck" if report.age_s > STALE_S else ""
     shown = [
         ("state", state),
@@ -153,7 +154,7 @@ def rows(report: StatusReport) -> list[tuple[str, str]]:
         ("loop", f"{report.ticks:,} ticks, {report.skipped:,} skipped, {report.holds:,} held{stuck}"),
         ("camera", f"newest frame {frame}"),
         ("bus", report.bus),
-        ("policy", policy),
+        ("policy", policy + warning),
         ("realtime", "; ".join(report.realtime)),
         ("control", f"{counts.clients} connected; {counts.malformed} malformed lines, {counts.refused} refused, {counts.dropped} dropped"),
         ("release", report.release),

@@ -95,7 +95,7 @@ def _finder(marking: Marking, intrinsics: Intrinsics) -> Callable[[Grey], tuple[
         from calibration.marker_edges import markers_in
         from calibration.opencv import Lens, marker_bits
     except ModuleNotFoundError:
-        raise MissingExtraError("cv2", "calibration") from None
+        raise MissingExtraError("cv2", "vision") from None
     for marker in marking.markers:
         marker_bits(marking.dictionary, marker)
     return partial(markers_in, dictionary=marking.dictionary, ids=set(marking.markers), lens=Lens(intrinsics, marking.distortion))

@@ -77,6 +77,7 @@ class Orders:
         self._load = load
         self._why_not_armed = why_not_armed
         self.realtime: tuple[str, ...] = ()  # what the kernel granted
+        self.policy_warning = ""  # why the policy is not the active one
         self._bus = bus
         self._probation = probation
         self._grasp: Pending | None = None
@@ -89,12 +90,14 @@ class Orders:
 
     def __call__(self, runtime: Runtime) -> None:
         """Once a tick: do what is asked, answer what has ended, and publish the state from time to time."""
+        # First: what has ended since was decided by the policy that is still there.
+        failed = self._probation.count(runtime.counts, runtime.policy) if self._probation is not None else None
         runtime.link_lost(self._control.deadman_lost() if runtime.is_armed else "")
         for pending in self._control.take():
             self._answer(pending, self._obey(pending, runtime), runtime)
             self._answer_what_has_ended(runtime)
         self._answer_what_has_ended(runtime)
-        if self._probation is not None and (failed := self._probation.count(runtime.counts, runtime.policy)):
+        if failed is not None and runtime.policy.sha256.startswith(failed.to):  # nobody has replaced it just now
             self._fall_back(failed, runtime)
         if runtime.state != self._published or runtime.figures.ticks % PUBLISH_EVERY_TICKS == 0:
             self._publish(runtime)
@@ -246,6 +249,7 @@ class Orders:
                 reason=f"the arm has been {runtime.state} for {SWAP_WITHIN_S:g} s, expected it to end a grasp; dofbot status, and try again"
             )
         runtime.swap(loaded)
+        self.policy_warning = ""
         return Done(text=f"policy {loaded.sha256[:12]} from now on")
 
     def _publish(self, runtime: Runtime) -> None:
@@ -267,6 +271,7 @@ class Orders:
             bus=f"{self._bus}: {runtime.bus_problem or 'answers'}",
             policy=runtime.policy.contract.variant,
             policy_sha256=runtime.policy.sha256,
+            policy_warning=self.policy_warning,
             realtime=self.realtime,
             release=edge.__version__,
             faults=self._faults.applied,

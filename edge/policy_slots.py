@@ -43,6 +43,7 @@ class PolicySlots:
 
     def __init__(self, settings: Config) -> None:
         self.folder = Path(settings.policy.folder) if settings.policy.folder else None
+        self._config = settings.policy
         self._bundled = Path(settings.run.policy)
 
     @property
@@ -82,6 +83,18 @@ class PolicySlots:
         with suppress(PolicyError):
             return BUNDLED if digest(read(self._bundled)) == sha256 else ""
         return ""
+
+    def check_signature(self, path: Path) -> None:
+        """Raises `PolicyError` for a policy that must not decide here: unsigned, altered, or by a key that was withdrawn since.
+
+        A version's own came with its bundle and needs none; nor does any where no policies are kept.
+        """
+        if self.folder is None or path.resolve() == self._bundled.resolve():
+            return
+        try:
+            signature.check(_read_signature(path.with_suffix(signature.SUFFIX)), digest(read(path)), self._config)
+        except PolicyError as error:
+            raise PolicyError(f"policy {path}: {error}") from None
 
     def manifest(self, name: str) -> signature.Manifest | None:
         """What was signed about a policy; None: nothing."""
@@ -147,3 +160,13 @@ class PolicySlots:
                 '[policy] folder = "/var/lib/dofbot-grasp/policies"'
             )
         return self.folder / name
+
+
+def _read_signature(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(signature.MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PolicyError(f"its signature {path} is not readable ({error.strerror}), expected what came with it; push it again") from None

@@ -21,6 +21,7 @@ from edge.control import ControlServer
 from edge.control_socket import server_path
 from edge.devices import Devices, View, open_devices
 from edge.errors import ConfigError, RefusedError, UnreachableError
+from edge.first_policy import first_policy
 from edge.fixed_marker import FixedMarker
 from edge.grasping import Markers
 from edge.markers import Marking
@@ -48,6 +49,7 @@ class Parts(NamedTuple):
     devices: Devices
     recorder: Recorder
     markers: Markers | None = None  # where the policy, or the configuration, wants them looked for
+    policy_warning: str = ""  # why the policy is not the active one
 
 
 @contextmanager
@@ -56,8 +58,7 @@ def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
 
     With `records`, that of the last run is overwritten.
     """
-    slots = PolicySlots(settings)
-    policy = _load(settings, slots.path(slots.active))
+    policy, warning = first_policy(PolicySlots(settings), partial(_load, settings))
     settings, mounting = _calibrated(settings, policy)
     try:
         task = GraspTask(policy.contract, settings.run.place_in_table_m)
@@ -67,7 +68,7 @@ def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
     with closing(open_devices(settings, view)) as devices:
         preflight(policy, devices.camera)
         with closing(Recorder(settings.run.record if records else "")) as recorder:
-            yield Parts(policy, task, devices, recorder, markers)
+            yield Parts(policy, task, devices, recorder, markers, warning)
 
 
 def run_once(parts: Parts, settings: Config, grasps: int, stop: Callable[[], bool], systemd: Notifier) -> Summary:
@@ -91,6 +92,7 @@ def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Not
         probation = Probation(PolicySlots(settings), settings.policy) if settings.policy.folder else None
         why_not = partial(_why_not_armed, settings)
         orders = Orders(control, parts.devices.faults, partial(_load, settings), settings.bus.driver, why_not, probation)
+        orders.policy_warning = parts.policy_warning
         runtime = _runtime(parts, settings, systemd, obey=orders, timings=timings)
         with _realtime(settings, runtime) as grants:
             orders.realtime = tuple(map(str, grants))
@@ -168,6 +170,7 @@ def _why_not_armed(settings: Config) -> str:
 
 
 def _load(settings: Config, path: Path) -> Policy:
+    PolicySlots(settings).check_signature(path)
     return load(path, Expectation(settings.mount, urdf.dofbot_sha256()))
 
 

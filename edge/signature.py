@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from edge.config import PublicKey
+from edge.config import PolicyConfig, PublicKey
 from edge.errors import ConfigError, PolicyError
 
 SUFFIX = ".sig"
@@ -99,6 +99,14 @@ def verify(document: bytes, sha256: str, trusted_keys: tuple[str, ...]) -> Manif
         found = manifest.policy_sha256[:12] if manifest else "no manifest"
         raise PolicyError(f"the signature is for {found}, expected this policy, {sha256[:12]}; {_SIGN_AGAIN}")
     return manifest
+
+
+def check(document: bytes | None, sha256: str, config: PolicyConfig) -> None:
+    """Whether the policy with this digest may decide on this robot, as far as signatures go; None: it has none. Raises `PolicyError`."""
+    if document is not None and (config.trusted_keys or not config.allow_unsigned):
+        verify(document, sha256, config.trusted_keys)
+    elif document is None and not config.allow_unsigned:
+        raise PolicyError("the policy has no signature, expected one: dofbot policy sign, or policy.allow_unsigned = true on the robot")
 
 
 def read(document: bytes) -> Manifest | None:

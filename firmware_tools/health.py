@@ -103,7 +103,7 @@ def _judge(first: StatusReport, second: StatusReport, after_s: float, policy: Po
     checks.append(Check("loop", in_time, f"{rate_hz:.1f} ticks/s", f"at least {RATE_MIN_HZ:.0f}"))
     if policy:
         is_same = second.policy_sha256 == policy.sha256
-        checks.append(Check("policy", is_same, second.policy_sha256[:12], f"{policy.sha256[:12]}, as configured"))
+        checks.append(Check("policy", is_same, second.policy_warning or second.policy_sha256[:12], f"{policy.sha256[:12]}, as configured"))
     return checks
 
 

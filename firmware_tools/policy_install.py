@@ -44,7 +44,7 @@ class Installer:
     def push(self, data: bytes, signed: bytes | None, force: bool) -> dict[str, object]:
         """Keep a policy and go over to it; raises `PolicyError` or `OSError` with nothing changed but, at most, one more slot."""
         sha256 = digest(data)
-        self._check_signature(sha256, signed)
+        signature.check(signed, sha256, self._settings.policy)
         with self.slots.locked():
             is_new = sha256[:NAME_DIGITS] not in self.slots.names()
             name = self.slots.keep(data, signed)
@@ -63,7 +63,7 @@ class Installer:
         if len(found) != 1:
             raise PolicyError(f"{name!r} fits {len(found)} of the policies that are kept, expected one; dofbot policy list")
         with self.slots.locked():
-            self._check_kept(found[0])
+            self.slots.check_signature(self.slots.path(found[0]))
             return self._activate(found[0], force)
 
     def rollback(self) -> dict[str, object]:
@@ -73,7 +73,7 @@ class Installer:
             active, previous = self.slots.active, self.slots.linked("previous")
             if previous == active:
                 raise PolicyError(f"there is no policy before {active}, expected one; dofbot policy list")
-            self._check_kept(previous)
+            self.slots.check_signature(self.slots.path(previous))
             return self._switch(previous, None)
 
     def describe(self) -> list[dict[str, object]]:
@@ -127,19 +127,6 @@ class Installer:
             if not (name := self.slots.name_of(running)):
                 raise
             self.slots.point("active", name)
-
-    def _check_kept(self, name: str) -> None:
-        """What is kept was signed once, by a key that may have been withdrawn since; a version's own policy came with its bundle."""
-        if name != BUNDLED:
-            signed = self.slots.signature_path(name)
-            self._check_signature(digest(read(self.slots.path(name))), signed.read_bytes() if signed.exists() else None)
-
-    def _check_signature(self, sha256: str, signed: bytes | None) -> None:
-        config = self._settings.policy
-        if signed is not None and (config.trusted_keys or not config.allow_unsigned):
-            signature.verify(signed, sha256, config.trusted_keys)
-        elif signed is None and not config.allow_unsigned:
-            raise PolicyError("the policy has no signature, expected one: dofbot policy sign, or policy.allow_unsigned = true on the robot")
 
     def _check_age(self, name: str, active: str) -> None:
         new, old = self.slots.manifest(name), self.slots.manifest(active)

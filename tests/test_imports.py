@@ -48,6 +48,12 @@ def test_every_edge_module_imports_without_simulator_trainer_and_drivers() -> No
     assert result.returncode == 0, result.stderr
 
 
+def test_the_service_loads_no_opencv_though_the_robot_has_it() -> None:
+    code = "import sys; from edge import capture, cli, service; cli._add_verbs(); sys.exit(str({'cv2', 'nacl', 'scipy'} & {*sys.modules}))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stderr.strip() == "set()"
+
+
 def test_the_blocker_blocks_what_edge_must_not_import() -> None:
     assert {"torch", "pybullet", "gymnasium", "stable_baselines3", "trainer", "numba", "matplotlib"} <= set(banned_modules())
     result = import_with_banned_blocked(["trainer.spec"])

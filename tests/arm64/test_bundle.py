@@ -30,6 +30,14 @@ RESIDENT_MB = 120.0
 WITHIN_S = 300.0  # for what a Raspberry Pi does in a few seconds
 
 
+MARKER = """
+import cv2, numpy as np
+table, dictionary = np.full((400, 400), 255, np.uint8), cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_4X4_50)
+table[100:300, 100:300] = cv2.aruco.generateImageMarker(dictionary, 7, 200)
+print(cv2.aruco.ArucoDetector(dictionary).detectMarkers(table)[1].ravel())
+"""
+
+
 def configuration(driver: str, port: int, clock: str = "virtual", record: str = "", extra: str = "") -> str:
     return f"""
 [bus]
@@ -93,6 +101,10 @@ def test_doctor_finds_no_package_that_does_not_load(board: Board, port: int, mea
     assert "aarch64" in findings["Python"]["found"]
     assert not [finding for finding in findings.values() if "kills" in finding["found"] or "SIGILL" in finding["found"]]
     assert {"numpy", "msgspec", "onnxruntime", "typer", "rich"} <= set(findings["packages"]["found"].removesuffix(" load").split(", "))
+
+
+def test_its_opencv_finds_a_marker(board: Board) -> None:
+    assert board.run(f"{CURRENT}/bin/python", "-c", MARKER).stdout.strip() == "[7]"
 
 
 def test_the_policy_decides_as_on_a_pc(board: Board, measure: Measure) -> None:

@@ -147,6 +147,7 @@ def test_opening_that_takes_longer_than_a_tick_is_not_waited_for_nor_begun_again
     began_s = time.monotonic()
     assert [threaded.tick() for _ in range(20)] == [(False, False)] * 20
     assert time.monotonic() - began_s < 2.0
+    assert threaded.bus.problem == "no answer to write"  # and not that opening takes a while
     threaded.chip.opening.set()
     settle(threaded)
     assert threaded.bus.tend()

@@ -187,7 +187,7 @@ def test_status_is_a_table_for_people_and_json_for_programs(loop, dofbot) -> Non
     loop.status = StatusReport(
         state="HOLD", phase="APPROACH", reason="no frame", since_s=75.0, attempts=12, picked=10, missed=1, lost=1, ticks=23044,
         skipped=2, holds=14, frame_age_s=0.038, bus="pca9685", policy="policy.onnx", policy_sha256=64 * "a",
-        realtime=("FIFO 50", "not granted: locked memory"), release="0.4.0",
+        policy_warning="not the active one, 3f2a91bc04d7: cut short", realtime=("FIFO 50", "not granted: locked memory"), release="0.4.0",
     )  # fmt: skip
     time.sleep(0.05)
     code, out, _ = dofbot("status")
@@ -197,7 +197,7 @@ def test_status_is_a_table_for_people_and_json_for_programs(loop, dofbot) -> Non
     assert table["grasps"] == "12: 10 picked, 1 missed, 1 lost"
     assert table["loop"] == "23,044 ticks, 2 skipped, 14 held"
     assert table["camera"] == "newest frame 38 ms old"
-    assert table["policy"] == "policy.onnx aaaaaaaaaaaa"
+    assert table["policy"] == "policy.onnx aaaaaaaaaaaa; not the active one, 3f2a91bc04d7: cut short"
     assert table["realtime"] == "FIFO 50; not granted: locked memory"
     report = json.loads(dofbot("status", "--json")[1])
     assert (report["type"], report["state"], report["ticks"], report["control"]["clients"]) == ("status_report", "HOLD", 23044, 1)

@@ -440,8 +440,11 @@ def swapped(desk: Desk, wait_s: float = 5.0) -> Asked:
 def test_another_policy_takes_over_and_the_status_says_so() -> None:
     desk = Desk()
     desk.orders._load = lambda path: FakePolicy(desk.rig, sha256=f"{path.name:b<64}")  # type: ignore[assignment,return-value]
+    desk.orders.policy_warning = "not the active one, 3f2a91bc04d7: cut short"
     asked = swapped(desk)
     assert asked.replies == [Accepted(text="reading it"), Done(text="policy policy.onnxb from now on")]
+    assert desk.control.reports[0].policy_warning == "not the active one, 3f2a91bc04d7: cut short"
+    assert desk.control.reports[-1].policy_warning == ""
     assert desk.control.reports[-1].policy_sha256.startswith("policy.onnxb")
 
 
@@ -541,6 +544,40 @@ def test_a_policy_that_fails_its_trial_goes_between_two_grasps_or_the_arm_waits_
     else:
         assert shown == "b"
         assert asked.last == GraspResult(picked=3, missed=0, lost=0)
+
+
+class Booked:
+    """Whose grasps they were."""
+
+    def __init__(self) -> None:
+        self.attempts: dict[str, int] = {}
+        self._seen = 0
+
+    def look(self) -> None:
+        pass
+
+    def count(self, counts: Counts, policy: Any) -> None:
+        self.attempts[policy.sha256[0]] = self.attempts.get(policy.sha256[0], 0) + counts.attempts - self._seen
+        self._seen = counts.attempts
+
+
+def test_the_grasp_during_which_a_policy_came_is_that_of_the_one_before() -> None:
+    desk, booked = Desk(), Booked()
+    desk.orders._load = lambda path: FakePolicy(desk.rig, sha256="b" * 64)  # type: ignore[assignment,return-value]
+    desk.orders._probation = booked  # type: ignore[assignment]
+    desk.at(0.0, Arm())
+    desk.at(0.1, Grasp(count=3))
+    desk.at(2.0, SwapPolicy(path=PATH))
+    waited: list[bool] = []
+
+    def wait_for_the_thread(rig: Rig) -> None:
+        while rig.now_s > START_S + 2.5 and not waited:
+            waited.extend([True] * bool(desk.orders._loaded))
+            time.sleep(0.01)
+
+    desk.rig.hooks["clock"] = wait_for_the_thread
+    desk.serve(45.0)
+    assert booked.attempts == {"a": 1, "b": 2}
 
 
 # What is published

@@ -141,7 +141,7 @@ for line in sys.stdin:
 
 
 class Pushed:
-    """A push that is under way, in a process of its own."""
+    """A call that is under way, in a process of its own."""
 
     def __init__(self, pid: int, server: "subprocess.Popen[str]") -> None:
         self.pid = pid
@@ -165,8 +165,8 @@ class Pushed:
 
 
 @contextmanager
-def ready_robot(robot: PolicyRobot) -> Iterator[Callable[[Path], Pushed]]:
-    """The robot's part, ready to push files by force."""
+def ready_robot(robot: PolicyRobot) -> Iterator[Callable[..., Pushed]]:
+    """The robot's part, ready to push FILE and to activate NAME by force."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     server = subprocess.Popen(
         [sys.executable, "-c", FORKS], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -174,8 +174,8 @@ def ready_robot(robot: PolicyRobot) -> Iterator[Callable[[Path], Pushed]]:
     assert server.stdin is not None
     assert server.stdout is not None
 
-    def start(path: Path) -> Pushed:
-        print("push", path, "--force", "--json", "--root", robot.root, file=server.stdin, flush=True)
+    def start(verb: str, what: object) -> Pushed:
+        print(verb, what, "--force", "--json", "--root", robot.root, file=server.stdin, flush=True)
         return Pushed(int(server.stdout.readline()), server)
 
     try:

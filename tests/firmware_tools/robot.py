@@ -17,7 +17,7 @@ from firmware_tools import bundle, manifest
 from firmware_tools.versions import Versions
 
 ROOT = Path(__file__).parents[2]
-MOMENTS = ("venv", "pip", "probe", "daemon-reload", "restart", "health")
+MOMENTS = ("venv", "pip", "compileall", "probe", "daemon-reload", "restart", "health")
 TOOLS = (f"firmware_tools/{path.name}" for path in (ROOT / "firmware_tools").glob("*.py"))
 CODE = ("edge/__init__.py", "edge/errors.py", "edge/files.py", *TOOLS)
 DATE_S = 1_600_000_000
@@ -32,6 +32,7 @@ case "$*" in
     if [ -e {fake}/full ]; then echo 'ERROR: Could not install: [Errno 28] No space left on device' >&2; exit 1; fi
     for n in 1 2 3 4 5 6 7 8; do echo "$n" > "$(dirname "$0")/../module$n"; done
     cp {fake}/dofbot "$(dirname "$0")/dofbot" ;;
+*"-m compileall"*) {kill} compileall ;;
 *firmware_tools.probe*) {kill} probe
     for policy; do :; done
     if grep -q illegal "$policy"; then kill -ILL $$; fi ;;
@@ -133,11 +134,12 @@ class Robot:
         return subprocess.Popen(line, cwd=self.home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def deploy(self, path: Path) -> "subprocess.Popen[str]":
-        """`dofbot deploy`, on the workstation."""
+        """`dofbot deploy`, on the workstation; it leads a process group, in which what it has begun on the robot stays."""
         environment = {**os.environ, "PATH": self.path, "PYTHONPATH": str(ROOT)}
         code = "import pathlib, sys; from firmware_tools.deploy import deploy; deploy('pi@robot', pathlib.Path(sys.argv[1]), True, print)"
         line = [sys.executable, "-c", code, str(path)]
-        return subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(line, env=environment, stdout=quiet, stderr=quiet, text=True, start_new_session=True)
 
     def run(self, *command: object) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""

@@ -238,10 +238,10 @@ def test_killed_at_20_random_moments_it_is_always_the_old_or_the_new_one(robot: 
     here(robot, "push", files[0])
     killed, both = 0, {policy.digest(NEW), policy.digest(NEWER)}
     with ready_robot(robot) as start:
-        pushed = start(files[1])
+        pushed = start("push", files[1])
         usual_s = pushed.lasts_s()
         for index in range(20):
-            pushed = start(files[index % 2])
+            pushed = start("push", files[index % 2])
             time.sleep(drawn.uniform(0.0, usual_s))
             os.kill(pushed.pid, signal.SIGKILL)
             killed += pushed.is_killed()

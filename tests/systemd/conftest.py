@@ -2,8 +2,10 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,12 +47,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("machine")
     try:
-        machine = Machine(rootfs.build(), rootfs.wheel(folder), folder / "console.log")
+        machine = Machine(rootfs.build(), rootfs.packed(folder), folder / "console.log")
     except rootfs.UnavailableError as error:
         pytest.skip(str(error))
     MEASURED.append(f"{'boot, with nothing installed':<58} {machine.boot_s * 1e3:7.0f} ms")
     try:
-        machine.install()
         yield machine
     finally:
         machine.stop()
@@ -64,12 +65,25 @@ def simulator(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Ite
     process.wait()
 
 
+@pytest.fixture(scope="session")
+def installed(machine: Machine, simulator: "subprocess.Popen[bytes]", measure: Measure, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the installer has said."""
+    wait_for_cpu(ENOUGH_CPU, request.config.getoption("--patience"))
+    began_s = time.monotonic()
+    answer = machine.install()
+    measure("the bundle installed by its installer, found healthy", time.monotonic() - began_s, 60.0)
+    return answer
+
+
 @pytest.fixture
-def service(machine: Machine, simulator: "subprocess.Popen[bytes]", request: pytest.FixtureRequest) -> Iterator[Machine]:
+def service(
+    machine: Machine, installed: dict[str, Any], simulator: "subprocess.Popen[bytes]", request: pytest.FixtureRequest
+) -> Iterator[Machine]:
     """The machine, its service stopped, with the configuration and the policy that work."""
     wait_for_cpu(ENOUGH_CPU, request.config.getoption("--patience"))
     machine.write("/etc/dofbot-grasp/config.toml", CONFIG)
     machine.write(POLICY, Path(GOOD_POLICY).read_bytes())
+    machine.systemctl("stop", check=False)
     machine.systemctl("reset-failed", check=False)
     machine.mark()
     yield machine

@@ -1,16 +1,19 @@
-"""Builds, once, a Debian root file system with systemd, Python, and what the package needs; later calls find it in .cache/."""
+"""Builds, once, a Debian root file system with systemd and Python; later calls find it in .cache/."""
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from firmware_tools import bundle
+
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "hil-systemd"
-PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv"
-# The Debian whose Python is ours: so the wheels that pip builds here load there.
+PACKAGES = "systemd,systemd-sysv,dbus,python3"
+# The Debian whose Python is ours: a bundle is made for it, and all wheels are in the lock for these.
 SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
 ENVIRONMENT = "/opt/dofbot-grasp/current"  # where the unit looks
 BUILD_S = 1800  # for one command; a slow mirror is no hang
@@ -33,46 +36,25 @@ def missing() -> str:
 
 
 def build() -> Path:
-    """The root file system's folder; nothing of the project is in it but its dependencies. Raises `UnavailableError` without a Debian."""
+    """The root file system's folder; nothing of the project is in it. Raises `UnavailableError` without a Debian."""
     suite = SUITES[sys.version_info[:2]]
-    pins = [ROOT / "pyproject.toml", ROOT / "requirements" / "constraints.txt", Path(__file__)]
     base = CACHE / f"{suite}-{digest(PACKAGES.encode())}"
-    complete = CACHE / f"{base.name}-{digest(*(path.read_bytes() for path in pins))}"
-    CACHE.mkdir(parents=True, exist_ok=True)
     if not base.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
         print(f"building {base} with debootstrap: about 2 minutes, once", flush=True)
         try:
             into(base, lambda folder: run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(folder), *mirror()))
         except RuntimeError as error:
             raise UnavailableError(f"no Debian {suite} could be built: {error}") from None
-    if not complete.exists():
-        print(f"installing the package's dependencies into {complete}", flush=True)
-        for old in CACHE.glob(f"{base.name}-*"):
-            shutil.rmtree(old)
-        into(complete, lambda folder: _install(base, folder))
-    return complete
+    return base
 
 
-def wheel(folder: Path) -> Path:
-    """The working tree as a wheel, built from a copy: a build folder left in the tree would add files that are gone."""
-    copy = folder / "tree"
-    ignored = shutil.ignore_patterns(".*", "build", "dist", "out", "tests", "docs", "__pycache__", "*.egg-info")
-    shutil.copytree(ROOT, copy, ignore=ignored)
-    run(*_pip("wheel"), "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(copy))
-    return next(folder.glob("*.whl"))
-
-
-def _install(base: Path, folder: Path) -> None:
-    run("cp", "--archive", "--reflink=auto", f"{base}/.", str(folder))
-    wheels = folder / "wheels"
-    run(*_pip("wheel"), "-c", str(ROOT / "requirements" / "constraints.txt"), "--wheel-dir", str(wheels), f"{ROOT}[servo]")
-    inside = f"python3 -m venv {ENVIRONMENT} && {ENVIRONMENT}/bin/pip install --no-index --find-links /wheels 'dofbot-grasp[servo]'"
-    run("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={folder}", "--pipe", "sh", "-c", inside)
-    shutil.rmtree(wheels)
-
-
-def _pip(verb: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "pip", verb, "--quiet", "--disable-pip-version-check")
+def packed(folder: Path) -> Path:
+    """The bundle of the working tree for this root file system, unpacked."""
+    python = ".".join(map(str, sys.version_info[:2]))
+    path = bundle.build(folder, platform.machine(), bundle.POLICY, lambda text: print(text, flush=True), python)
+    with bundle.unpacked(path) as content:
+        return Path(shutil.copytree(content, folder / "bundle"))
 
 
 def mirror() -> list[str]:

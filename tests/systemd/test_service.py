@@ -1,5 +1,6 @@
 """The service under a real systemd: it starts, parks, dies and comes back as its unit file promises."""
 
+import datetime
 import json
 import re
 import signal
@@ -7,11 +8,15 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edge import signature
+from edge.policy import digest
+from tests.firmware_tools.policy_robot import variant
 from tests.systemd.conftest import GOOD_POLICY, Measure
-from tests.systemd.machine import POLICY, Machine, wait_for
+from tests.systemd.machine import CONFIG, POLICY, Machine, wait_for
 from tests.systemd.rootfs import ENVIRONMENT
 
 pytestmark = pytest.mark.systemd
@@ -35,8 +40,13 @@ def start_moving(service: Machine) -> None:
     service.said("HOMING → APPROACH")
 
 
+def report(service: Machine) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(service.dofbot("status", "--json").stdout)
+    return found
+
+
 def state(service: Machine) -> str:
-    return str(json.loads(service.dofbot("status", "--json").stdout)["state"])
+    return str(report(service)["state"])
 
 
 def assert_came_back(service: Machine, old_pid: str, within_s: float) -> None:
@@ -50,6 +60,11 @@ def assert_reads_well(service: Machine) -> None:
     lines = [line.text for line in service.journal()]
     assert not [line for line in lines if "Traceback" in line or line.startswith((" ", "\t")) or not line.strip()]
     assert not [line for line, following in zip(lines, lines[1:], strict=False) if line == following]
+
+
+def test_the_installer_has_found_its_version_healthy(installed: dict[str, Any], machine: Machine) -> None:
+    assert installed["health"]["healthy"], installed["health"]
+    assert machine.run("readlink", ENVIRONMENT).stdout.strip() == f"releases/{installed['version']}"
 
 
 def test_started_means_that_policy_bus_and_camera_answered(
@@ -172,3 +187,23 @@ def test_it_starts_disarmed_and_grasps_when_told(service: Machine) -> None:
     service.dofbot("park")
     assert state(service) == "DISARMED"
     assert_reads_well(service)
+
+
+def test_a_policy_that_the_disk_has_damaged_gives_way_to_the_versions_own(service: Machine, tmp_path: Path) -> None:
+    key, policy = signature.make_key(tmp_path / "key"), variant(1)
+    kept = f'[policy]\nfolder = "/var/lib/dofbot-grasp/policies"\ntrusted_keys = ["{key.public}"]\n'
+    service.write("/etc/dofbot-grasp/config.toml", CONFIG + kept)
+    service.write("/tmp/new.onnx", policy)
+    service.write("/tmp/new.onnx.sig", signature.sign(digest(policy), key.path, datetime.datetime.now(datetime.UTC)))
+    service.systemctl("start")
+    name = json.loads(service.dofbot("policy", "push", "/tmp/new.onnx", "--json").stdout)["policy"]
+    service.systemctl("restart")
+    assert (report(service)["policy_sha256"], report(service)["policy_warning"]) == (digest(policy), "")
+    service.run("truncate", "--size=100000", f"/var/lib/dofbot-grasp/policies/{name}.onnx")
+    service.systemctl("restart")
+    assert report(service)["policy_sha256"] == digest(GOOD_POLICY.read_bytes())
+    assert name in report(service)["policy_warning"]
+    assert name in service.said("does not start").text
+    service.dofbot("policy", "push", "/tmp/new.onnx", "--json")
+    assert (report(service)["policy_sha256"], report(service)["policy_warning"]) == (digest(policy), "")
+    service.dofbot("policy", "activate", "bundled")
