@@ -14,9 +14,11 @@ import typer
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
+    from calibration.arm_model import CameraPlace
     from calibration.boards import Board
     from calibration.collect import Step, Take
     from calibration.plan_poses import Expected, Scene
+    from calibration.slow_arm import SlowArm
     from edge.calibration import Calibration
     from edge.config import Config
     from edge.messages import Float64
@@ -25,21 +27,31 @@ STDERR = 2
 TAKE_WITHIN_S = 60.0  # a camera that is opened anew needs seconds
 
 
-def live(folder: Path, board: "Board", config: "Config", before: "Calibration", path: Path, command: str, yes: bool) -> None:
+def live(
+    folder: Path,
+    board: "Board",
+    config: "Config",
+    before: "Calibration",
+    path: Path,
+    command: str,
+    yes: bool,
+    camera: "CameraPlace | None",
+) -> None:
     """Move the arm to planned poses, slowly and through the gate, and take an image in each."""
     from calibration import collect, plan_poses, slow_arm
-    from edge.robot import PARK_RAD
     from firmware_tools import emulated
     from firmware_tools.asking import confirm
 
-    settings, where = _settings(config, before, folder), _scene(board, before, config)
+    settings, where = _ready(folder, board, config, before, camera)
     with _said("planning poses"):
         plan = plan_poses.plan(where)
-    stops = np.vstack((PARK_RAD, plan.calibrate_rad, plan.held_out_rad))
+    stops, count = plan_poses.stops(where, plan), len(plan.calibrate_rad) + len(plan.held_out_rad)
     arm_in_software = emulated.emulated_arm(settings) if settings.bus.i2c == "emulated" else None
     known = " An arm without read-back must stand parked, or it leaps there at full speed." if settings.bus.driver == "pca9685" else ""
-    confirm(f"The arm goes to up to {len(stops) - 1} poses over the board at 30°/s; Ctrl-C parks it.{known} Hands away?", yes)
+    confirm(f"The arm goes to up to {count} poses over the board at 30°/s; Ctrl-C parks it.{known} Hands away?", yes)
     with _taking(settings, before, path, command) as take, slow_arm.opened(settings, where, stops, arm_in_software) as arm:
+        if where.camera == "fixed":
+            _hand_over_board(arm)
         collect.planned(where, plan, folder, board, arm.reach, take, _show)
     if not (folder / collect.JOINTS).exists():
         raise CalibrationError(
@@ -47,11 +59,13 @@ def live(folder: Path, board: "Board", config: "Config", before: "Calibration", 
         )
 
 
-def manual(folder: Path, board: "Board", config: "Config", before: "Calibration", path: Path, command: str) -> None:
+def manual(
+    folder: Path, board: "Board", config: "Config", before: "Calibration", path: Path, command: str, camera: "CameraPlace | None"
+) -> None:
     """A person moves the arm: for each image joints are read back, or typed in. An empty line ends it."""
     from calibration import collect, joints_file
 
-    settings, where = _settings(config, before, folder), _scene(board, before, config)
+    settings, where = _ready(folder, board, config, before, camera)
     rows = folder / collect.JOINTS
     posed = joints_file.load(rows) if rows.exists() else {}
     with _taking(settings, before, path, command) as take:
@@ -67,25 +81,20 @@ def manual(folder: Path, board: "Board", config: "Config", before: "Calibration"
                 typer.echo("good enough; an empty line ends it", err=True)
 
 
-def _settings(config: "Config", before: "Calibration", folder: Path) -> "Config":
-    """The configuration with the servos as calibrated; raises `ConfigError` for a folder begun with other ones."""
-    from calibration import arm_session
-
-    folder.mkdir(parents=True, exist_ok=True)
-    arm = arm_session.arm_as_taken(folder, config, before)
-    now = arm_session.in_force(config, before)
-    if arm != now:
-        raise ConfigError(f"{folder} was begun with servos that have been corrected since, expected the same; take a new folder")
-    return msgspec.structs.replace(config, mount=now.mount, bus=now.bus)
-
-
-def _scene(board: "Board", before: "Calibration", config: "Config") -> "Scene":
+def _ready(folder: Path, board: "Board", config: "Config", before: "Calibration", camera: "CameraPlace | None") -> "tuple[Config, Scene]":
+    """The configuration with the servos as calibrated, and what is where; raises `ConfigError` for a folder begun with other ones."""
     from calibration import arm_session, collect
+    from edge import travel
     from edge.kinematics import Mount
 
-    mount = arm_session.in_force(config, before).mount
+    folder.mkdir(parents=True, exist_ok=True)
+    arm = arm_session.arm_as_taken(folder / arm_session.NAME, config, before, camera)
+    now = arm_session.in_force(config, before, arm.camera)
+    if arm != now:
+        raise ConfigError(f"{folder} was begun with servos that have been corrected since, expected the same; take a new folder")
     assert before.lens is not None
-    return collect.scene(before.lens, board, Mount(mount.base_height_m, mount.inverted))
+    where = collect.scene(before.lens, board, Mount(now.mount.base_height_m, now.mount.inverted), arm.camera)
+    return msgspec.structs.replace(config, mount=now.mount, bus=now.bus), where._replace(limits=travel.limits_of(now.bus))
 
 
 def _read(settings: "Config") -> "Float64 | None":
@@ -114,6 +123,19 @@ def _read(settings: "Config") -> "Float64 | None":
         if len(degrees) == 5 and all(low <= deg <= high for low, deg, high in zip(LEAST_DEG, degrees, MOST_DEG, strict=False)):
             return np.radians(degrees)
         typer.echo(f"'{text}' are not five angles inside the joints' limits", err=True)
+
+
+def _hand_over_board(arm: "SlowArm") -> None:
+    """Let the gripper take what the board is glued on, for a camera that is not on the arm."""
+    from calibration.slow_arm import SQUEEZE_M
+    from edge.robot import OPENING_MAX_M
+    from firmware_tools.asking import answer, number
+
+    arm.grip(OPENING_MAX_M)
+    thick_m = number("how thick is the board's handle where the fingers hold it, in mm?") / 1e3
+    answer("hold it between the fingers, the board across and facing away from the arm; Enter closes them, slowly", "")
+    arm.grip(min(max(thick_m - SQUEEZE_M, 0.0), OPENING_MAX_M))
+    answer("hands off the board; Enter: the arm moves", "")
 
 
 @contextmanager

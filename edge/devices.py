@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from edge import last_pose
-from edge.board_counts import check_counts, command_from_counts, counts
+from edge import last_pose, travel
+from edge.board_counts import command_from_counts, counts
 from edge.bus_writer import BusWriter
 from edge.camera import DepthCamera, SimulatorCamera
 from edge.capture import CaptureProcess
@@ -23,7 +23,8 @@ from edge.markers import MarkerCamera, Marking, looking
 from edge.messages import Frame, JointCommand
 from edge.pca9685 import Pca9685Bus
 from edge.replay import ReplayCamera
-from edge.servos import ServoBus, SimulatorBus, check_travel, command_from_pulses, pulses_us
+from edge.safety import DOFBOT_LIMITS, Limits
+from edge.servos import ServoBus, SimulatorBus, command_from_pulses, pulses_us
 from edge.simulator import SimulatorLink
 from edge.virtual_camera import Mounting, ReprojectedCamera, through
 
@@ -40,6 +41,7 @@ class Devices(NamedTuple):
     clock: Clock
     close: Callable[[], None]
     faults: Faults = Faults()  # none, and none allowed
+    limits: Limits = DOFBOT_LIMITS  # what the safety gate lets through to these servos
 
 
 class EmulatedBus:
@@ -133,8 +135,7 @@ def open_devices(config: Config, view: View = View()) -> Devices:  # noqa: B008 
     Raises `ConfigError` for servos that cannot reach the joint limits or cannot follow the clock, `BusError` for a device
     that does not answer, `MissingExtraError` without its driver; what was opened before is closed again.
     """
-    check_travel(config.bus.servos)
-    check_counts(config.bus.board.servos)
+    travel.check(config.bus)
     if config.simulator.clock == "virtual" and not _bus_is_simulated(config.bus):
         raise ConfigError(
             "simulator.clock = 'virtual' with bus.i2c = 'board', expected 'real': virtual time runs faster than servos can; change either"
@@ -168,7 +169,7 @@ def open_on(
         bus = BusWriter(watch(_bus(config, link, faults, clock)), is_virtual)
         opened.callback(bus.close)  # the last to be opened is the first to be closed
         bus.open()
-        return Devices(bus, camera, clock, opened.pop_all().close, faults)
+        return Devices(bus, camera, clock, opened.pop_all().close, faults, travel.limits_of(config.bus))
 
 
 def _bus_is_simulated(bus: BusConfig) -> bool:

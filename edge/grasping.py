@@ -11,12 +11,14 @@ from edge import kinematics, observation
 from edge.block import BlockTracker
 from edge.contract import Point
 from edge.decider import Decider
+from edge.fixed_marker import FixedMarker
 from edge.messages import Float32, Frame, JointCommand
 from edge.policy import Policy
 from edge.record import Outcome, Timings
 from edge.sight import Sight
 from edge.tally import Tally
 from edge.task import GraspTask, Phase, TaskState
+from edge.wrist import WristCamera
 
 _AFTER = {Phase.HOMING: Phase.APPROACH, Phase.APPROACH: Phase.GRASP, Phase.GRASP: Phase.LIFT, Phase.LIFT: Phase.VERIFY}
 
@@ -30,11 +32,31 @@ class Step(NamedTuple):
     began_s: float | None = None  # when the task was asked, by `time.perf_counter`; None: it was not
 
 
+class Markers(NamedTuple):
+    """What is looked at in frames that were searched for markers."""
+
+    wrist: WristCamera
+    block: BlockTracker | None = None  # for a policy that is told where the block is
+    fixed: FixedMarker | None = None  # where one is glued to the table
+
+    def look(self, frame: Frame, sent: JointCommand, is_first: bool) -> Point | None:
+        """Where the block is, for a policy that is told; `is_first`: before the descent. Raises `ObservationError` as the two do."""
+        if self.fixed is not None and is_first:
+            self.fixed.check(frame)
+        return None if self.block is None else self.block.place_m(frame, sent)
+
+    def forget(self) -> None:
+        """Another try begins."""
+        for one in (self.block, self.fixed):
+            if one is not None:
+                one.forget()
+
+
 class Grasping:
     """The task and its policy, with eyes. `sent` is always the set points that the servos have.
 
     A step counts only once it is `taken`; until then the same one is asked for again. `measured` tells where the joints were read to be,
-    `block` where the block is, for a policy of variant `xyz`.
+    `markers` what markers tell.
     """
 
     def __init__(
@@ -45,7 +67,7 @@ class Grasping:
         decider: Decider,
         measured: Callable[[], JointCommand | None],
         timings: Timings,
-        block: BlockTracker | None,
+        markers: Markers | None,
     ) -> None:
         self.policy = policy
         self.tally = Tally(task.tick_hz)
@@ -54,7 +76,7 @@ class Grasping:
         self._sight = sight
         self._decider = decider
         self._measured = measured
-        self._block = block
+        self._markers = markers
         self._timings = timings
         self._held_once = False  # in this try: what is gone later was lost, not missed
 
@@ -96,8 +118,8 @@ class Grasping:
     def taken(self, step: Step, command: JointCommand, at_s: float) -> None:
         """The servos have acknowledged a step: they have had its set points, as the gate passed them, since `at_s`."""
         self.state = step.state
-        if self._block is not None:
-            self._block.joints.add(command, at_s)
+        if self._markers is not None:
+            self._markers.wrist.sent(command, at_s)
 
     def _next_phase(self, sent: JointCommand) -> None:
         """Enter the phase that follows a finished one; raises `ObservationError` when that needs a frame and there is none."""
@@ -118,7 +140,7 @@ class Grasping:
     def _decide(self, sent: JointCommand) -> Float32 | None:
         """The policy's action where a step begins, else None; raises when there is no frame to go on with, or no action to take."""
         frame = self._sight.fresh()
-        block_m = None if self._block is None else self._block.place_m(frame, sent)
+        block_m = None if self._markers is None else self._markers.look(frame, sent, is_first=self.state.step == 0)
         if not self._task.needs_action(self.state):
             return None
         self._sight.used(frame)
@@ -145,8 +167,8 @@ class Grasping:
     def _begin_try(self, sent: JointCommand) -> None:
         self._held_once = False
         self._decider.begin()
-        if self._block is not None:
-            self._block.forget()
+        if self._markers is not None:
+            self._markers.forget()
         self._enter(Phase.HOMING, sent)
 
     def _conclude(self, result: Outcome, sent: JointCommand) -> None:

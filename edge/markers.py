@@ -14,7 +14,7 @@ from edge.camera import DepthCamera, open_camera
 from edge.errors import MissingExtraError, ObservationError
 from edge.messages import NO_DISTORTION, Distortion, Frame, Grey, Intrinsics, Marker
 
-# Six modules of a 4×4 marker at 2.5 px. On renders of the simulated wrist each of 25 was found at 18 px, seen at a slant of 40°.
+# Six modules of a 4×4 marker at 2.5 px. On images of the simulated wrist each of 400 was found at 18 px, seen at a slant of 40°.
 MARKER_MIN_PX = 15.0
 
 
@@ -23,8 +23,7 @@ class Marking(Struct, frozen=True):
 
     dictionary: str
     markers: tuple[int, ...]
-    marker_m: float
-    farthest_m: float  # from the camera: where the descent begins, and the block lies as far away as it may
+    narrowest: float  # a marker's width over its distance from the camera: where the descent begins, of the one that looks smallest
     lens: Intrinsics | None = None  # as calibrated; None: as the camera reports it
     distortion: Distortion = NO_DISTORTION
 
@@ -47,9 +46,9 @@ class MarkerCamera:
         """
         reported, marking = self._camera.start(), self._marking
         lens = marking.lens or reported
-        wide_px = lens.fx * marking.marker_m / marking.farthest_m
+        wide_px = lens.fx * marking.narrowest
         if not wide_px >= MARKER_MIN_PX:
-            found = f"a marker of {marking.marker_m * 1e3:g} mm is {wide_px:.0f} px wide from where the descent begins"
+            found = f"a marker is {wide_px:.0f} px wide from where the descent begins"
             remedy = "choose a profile with more pixels (camera.width, height), or dofbot simulate --camera d405"
             raise ObservationError(f"{found}, expected at least {MARKER_MIN_PX:g}; {remedy}")
         self._find = _finder(marking, lens)

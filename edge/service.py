@@ -1,6 +1,7 @@
 """The process: everything that is opened before the control loop runs, and closed after it."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
@@ -20,6 +21,8 @@ from edge.control import ControlServer
 from edge.control_socket import server_path
 from edge.devices import Devices, View, open_devices
 from edge.errors import ConfigError, RefusedError, UnreachableError
+from edge.fixed_marker import FixedMarker
+from edge.grasping import Markers
 from edge.markers import Marking
 from edge.notify import Notifier
 from edge.orders import Orders
@@ -32,6 +35,7 @@ from edge.record import Recorder, Summary, Timings
 from edge.runtime import Runtime
 from edge.task import GraspTask
 from edge.virtual_camera import Mounting, mounting_of
+from edge.wrist import WristCamera
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +47,7 @@ class Parts(NamedTuple):
     task: GraspTask
     devices: Devices
     recorder: Recorder
-    block: BlockTracker | None = None  # for a policy that is told where it is
+    markers: Markers | None = None  # where the policy, or the configuration, wants them looked for
 
 
 @contextmanager
@@ -59,11 +63,11 @@ def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
         task = GraspTask(policy.contract, settings.run.place_in_table_m)
     except UnreachableError as error:
         raise ConfigError(f"run.place_in_table_m = {settings.run.place_in_table_m}, or the policy's start: {error}") from None
-    view, block = _seeing(settings, policy.contract, task, mounting)
+    view, markers = _seeing(settings, policy.contract, task, mounting)
     with closing(open_devices(settings, view)) as devices:
         preflight(policy, devices.camera)
         with closing(Recorder(settings.run.record if records else "")) as recorder:
-            yield Parts(policy, task, devices, recorder, block)
+            yield Parts(policy, task, devices, recorder, markers)
 
 
 def run_once(parts: Parts, settings: Config, grasps: int, stop: Callable[[], bool], systemd: Notifier) -> Summary:
@@ -99,8 +103,8 @@ def serve(parts: Parts, settings: Config, stop: Callable[[], bool], systemd: Not
 
 
 def _runtime(parts: Parts, settings: Config, systemd: Notifier, **more: Any) -> Runtime:
-    policy, task, devices, recorder, block = parts
-    return Runtime(policy, task, devices, recorder, settings.camera.max_age_s, systemd.alive, block=block, **more)
+    max_age_s = settings.camera.max_age_s
+    return Runtime(parts.policy, parts.task, parts.devices, parts.recorder, max_age_s, systemd.alive, markers=parts.markers, **more)
 
 
 def _telling(stop: Callable[[], bool], systemd: Notifier) -> Callable[[], bool]:
@@ -130,22 +134,33 @@ def _calibrated(settings: Config, policy: Policy) -> tuple[Config, Mounting | No
     return calibration.applied(settings, found), mounting_of(found, path, policy.contract.camera)
 
 
-def _seeing(settings: Config, contract: Contract, task: GraspTask, mounting: Mounting | None) -> tuple[View, BlockTracker | None]:
-    """What the policy is to see, and, where that is the block's place, what finds it: by the camera as calibrated, else as in training."""
-    if contract.block is None:
-        return View(mounting), None
+def _seeing(settings: Config, contract: Contract, task: GraspTask, mounting: Mounting | None) -> tuple[View, Markers | None]:
+    """What of the frames is looked at, and by whom: with the camera as calibrated, else as in training; raises `ConfigError`."""
     lens = hand_eye = None
     if mounting is not None:
         lens, hand_eye = mounting.found.lens, mounting.found.hand_eye
-    pose = np.array((hand_eye or contract.camera).transform_camera_to_tool)
-    config, start = settings.block, kinematics.transform_tool_to_table(task.start, task.mount) @ pose
-    (x0, y0), (x1, y1) = contract.episode.spawn_min_in_table_m, contract.episode.spawn_max_in_table_m
-    corners_m = np.array([(x, y, contract.episode.block_size_m) for x in (x0, x1) for y in (y0, y1)])
-    farthest_m = float(np.linalg.norm(corners_m - start[:3, 3], axis=1).max())
-    marking = Marking(config.dictionary, config.markers, config.marker_m, farthest_m)
+    pose, config, fixed = np.array((hand_eye or contract.camera).transform_camera_to_tool), settings.block, settings.fixed_marker
+    start_m = (kinematics.transform_tool_to_table(task.start, task.mount) @ pose)[:3, 3]
+    wrist = WristCamera(pose, task.mount)
+    markers, narrowest = Markers(wrist), math.inf
+    ids: tuple[int, ...] = ()
+    if contract.block is not None:
+        block_m, low, high = contract.episode.block_size_m, contract.episode.spawn_min_in_table_m, contract.episode.spawn_max_in_table_m
+        if config.marker_m > block_m:
+            found = f"block.marker_m = {config.marker_m:g}"
+            raise ConfigError(f"{found}, expected at most the policy's block, {block_m:g}; give the black square's edge, in m")
+        corners_m = [(x_m, y_m, block_m) for x_m in (low[0], high[0]) for y_m in (low[1], high[1])]
+        narrowest = min(config.marker_m / math.dist(start_m, corner) for corner in corners_m)
+        markers, ids = markers._replace(block=BlockTracker(contract.episode, config, wrist)), config.markers
+    if fixed.id >= 0:
+        narrowest = min(narrowest, fixed.size_m / math.dist(start_m, (*fixed.at_in_table_m, 0.0)))
+        markers, ids = markers._replace(fixed=FixedMarker(fixed, wrist)), (*ids, fixed.id)
+    if not ids:
+        return View(mounting), None
+    marking = Marking(config.dictionary, ids, narrowest)
     if lens is not None:
         marking = msgspec.structs.replace(marking, lens=lens.intrinsics, distortion=lens.distortion)
-    return View(mounting, marking), BlockTracker(contract, config, pose, task.mount)
+    return View(mounting, marking), markers
 
 
 def _why_not_armed(settings: Config) -> str:

@@ -230,7 +230,11 @@ class Mounting(Struct, frozen=True):
 
 
 def mounting_of(found: Calibration, path: Path, policy: VirtualCamera) -> Mounting | None:
-    """What a calibration says of the camera; None when nothing was measured of it: it is taken for the policy's own then."""
+    """What a calibration says of the camera; None when nothing was measured of it: it is taken for the policy's own then.
+
+    Raises `ConfigError` for a camera that was measured anywhere but on the wrist.
+    """
+    calibration.check_placement(found, path)
     is_measured = any((found.lens, found.hand_eye, found.depth))
     return Mounting(str(path), found, policy) if is_measured else None
 

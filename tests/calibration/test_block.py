@@ -72,7 +72,7 @@ def test_the_plane_is_where_the_lens_sees_it(x_m: float, y_m: float, height_m: f
 
 def test_a_block_that_is_not_on_the_table_and_another_marker_are_refused() -> None:
     camera = camera_above(0.25)
-    with pytest.raises(ObservationError, match="is the block on the table"):
+    with pytest.raises(ObservationError, match="its block is not on the table"):
         FINDER.find(seen(camera, board_on_block(0.02, 0.11, 0.3, top_m=2 * BLOCK_M)), camera)
     half = msgspec.structs.replace(ONE, markers=(Placed(32, 0.0, 0.0, 0.020),))
     with pytest.raises(ObservationError, match=r"25\.\d mm wide .* expected 20.0 mm"):

@@ -78,6 +78,21 @@ def flat(counts: int) -> np.ndarray:
     return np.full((HEIGHT, WIDTH), counts, np.uint16)
 
 
+def seeing(picture: str) -> RealSenseCamera:
+    """What `CaptureProcess` opens in a test: the driver on a software device whose left imager sees a picture, a .npy file."""
+    device, grey = SoftwareRealSense(infrared=True), np.load(picture)
+
+    def feed() -> None:
+        while True:
+            if device.sensor.get_active_streams():
+                device.send(flat(1000 + device.sent % 100))
+                device.send_image(grey)
+            time.sleep(1 / 30)
+
+    threading.Thread(target=feed, daemon=True).start()
+    return RealSenseCamera(image=True, find=lambda rs_, serial: device.device)
+
+
 def captured(fault: str, marker: str) -> RealSenseCamera:
     """What `CaptureProcess` opens in a test: the driver on a software device, which may `hang`, or get `stuck`, or bring another `size`."""
     device = SoftwareRealSense()

@@ -21,7 +21,7 @@ from tests.calibration.scenes import facing  # noqa: E402
 ROOT = Path(__file__).parents[2]
 LENS = Intrinsics(424, 240, 214.0, 214.0, 211.5, 119.5)
 BENT = (-0.10, 0.05, 0.001, -0.0005, 0.0)
-MARKING = Marking("DICT_4X4_50", (30, 31, 32), 0.025, 0.23)
+MARKING = Marking("DICT_4X4_50", (30, 31, 32), 0.11)
 FAR_M = 0.2
 WIDE_M = (0.070, 0.030)
 
@@ -109,10 +109,10 @@ def test_a_frame_without_a_picture_is_refused_from_the_start_on() -> None:
 
 
 def test_markers_that_are_too_small_to_be_read_are_refused_before_anything_moves() -> None:
-    limit_m = LENS.fx * MARKING.marker_m / MARKER_MIN_PX
-    opened(picture(paper(30)), replace(MARKING, farthest_m=limit_m - 1e-9))
-    for marking in (replace(MARKING, farthest_m=limit_m + 1e-6), replace(MARKING, lens=LENS._replace(fx=57.0))):
-        with pytest.raises(ObservationError, match=r"a marker of 25 mm is \d+ px wide from where the descent begins, expected at least 15"):
+    limit = MARKER_MIN_PX / LENS.fx
+    opened(picture(paper(30)), replace(MARKING, narrowest=limit + 1e-9))
+    for marking in (replace(MARKING, narrowest=limit - 1e-6), replace(MARKING, lens=LENS._replace(fx=57.0))):
+        with pytest.raises(ObservationError, match=r"a marker is \d+ px wide from where the descent begins, expected at least 15; choose"):
             opened(picture(paper(30)), marking)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from edge.capture import CaptureProcess
 from edge.clock import MonotonicClock
 from edge.config import BusConfig, CameraConfig, Config, SimulatorConfig
 from edge.depth_stream import DepthStream
-from edge.devices import open_devices
+from edge.devices import View, open_devices
 from edge.errors import ConfigError, MissingExtraError, ObservationError
 from edge.judge import JudgedCamera
+from edge.markers import Marking, looking
 from edge.messages import Frame, Intrinsics
 from edge.realsense import RealSenseCamera, find_device
 from edge.record_depth import record_depth
@@ -618,6 +620,45 @@ def test_in_the_capture_process_frames_come_through_and_what_ends_them_is_told(f
         assert camera.serial == "123456789012"
         assert 0.0999 < camera.latest().depth_m[0, 0] < 0.102
         assert says in away(camera)
+
+
+MARKING = Marking("DICT_4X4_50", (30,), 0.12)
+
+
+def test_in_the_capture_process_markers_are_found_in_the_left_imagers_picture(tmp_path) -> None:
+    pytest.importorskip("cv2", reason="OpenCV is not installed here")
+    from calibration import render
+    from calibration.boards import MarkerBoard, Placed
+    from calibration.opencv import Lens
+    from tests.calibration.scenes import facing
+
+    size_m = (0.030, 0.030)
+    board = MarkerBoard(size_m=size_m, markers=(Placed(30, 0.0025, 0.0025, 0.025),), dictionary="DICT_4X4_50")
+    np.save(tmp_path / "picture.npy", render.view(board, facing(0.15, size_m), Lens(LENS)))
+    arguments = looking(MARKING, "tests.edge.software_realsense:seeing", (str(tmp_path / "picture.npy"),))
+    with closing(CaptureProcess(*arguments, first_frame_within_s=60.0)) as camera:
+        assert camera.start() == LENS
+        frame = camera.latest()
+    assert frame.image is None
+    assert 0.1 <= frame.depth_m[0, 0] <= 0.11
+    (found,) = frame.markers
+    assert found.id == 30
+    corners = np.array(((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))) * 0.0125 / 0.15
+    np.testing.assert_allclose(found.rays, corners, atol=0.2 / FX)
+
+
+@pytest.mark.parametrize("view", [View(), View(marking=MARKING)], ids=["depth", "markers"])
+def test_the_picture_is_asked_of_the_camera_only_where_markers_are_looked_for(view, no_simulator, monkeypatch) -> None:
+    opened: list[tuple[str, Any]] = []
+    camera = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr("edge.devices.CaptureProcess", lambda opener, arguments: opened.append((opener, arguments)) or camera)
+    open_devices(Config(bus=REAL_BUS, camera=CameraConfig(driver="realsense", serial="7")), view).close()
+    ((opener, arguments),) = opened
+    if view.marking is None:
+        assert (opener, arguments) == ("edge.realsense:RealSenseCamera", ("7", 424, 240, 30, "high_density", False))
+        return
+    assert (opener, arguments[0]) == ("edge.markers:open_marked", "edge.realsense:RealSenseCamera")
+    assert json.loads(arguments[1]) == ["7", 424, 240, 30, "high_density", True]
 
 
 def test_a_driver_that_hangs_in_start_is_killed(tmp_path) -> None:

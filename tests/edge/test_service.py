@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +14,14 @@ from edge.bus_writer import BusWriter
 from edge.calibration import DepthCorrection
 from edge.clock import MonotonicClock
 from edge.commands import Grasp, Status, StatusReport
-from edge.config import CalibrationConfig, Config, ControlConfig, RealtimeConfig, SimulatorConfig
+from edge.config import BlockConfig, CalibrationConfig, Config, ControlConfig, RealtimeConfig, SimulatorConfig
 from edge.control_client import ControlClient
 from edge.devices import Devices, View
 from edge.errors import BusError, ConfigError, NotListeningError
 from edge.service import Parts, run_once, serve
 from edge.virtual_camera import Mounting
 from tests.edge.rig import TASK, FakeBus, FakeCamera, FakeClock, FakePolicy, FakeRecorder, Rig, raising
+from trainer import spec
 
 
 class FakeSystemd:
@@ -110,6 +112,14 @@ def test_a_place_that_is_out_of_reach_is_found_before_a_device_is_opened(monkeyp
     monkeypatch.setattr(service, "open_devices", lambda *_: pytest.fail("a device was opened"))
     far = replace(Config(), run=replace(Config().run, place_in_table_m=(0.5, 0.5)))
     with pytest.raises(ConfigError, match=r"run\.place_in_table_m = \(0\.5, 0\.5\)"), service.opened(far):
+        pass
+
+
+def test_a_marker_that_is_larger_than_its_block_is_in_another_unit(monkeypatch) -> None:
+    monkeypatch.setattr(service, "load", lambda *_: SimpleNamespace(contract=spec.contract("xyz")))
+    monkeypatch.setattr(service, "open_devices", lambda *_: pytest.fail("a device was opened"))
+    large = replace(Config(), block=BlockConfig(marker_m=0.031))
+    with pytest.raises(ConfigError, match=r"block\.marker_m = 0\.031, expected at most the policy's block, 0\.03"), service.opened(large):
         pass
 
 

@@ -15,18 +15,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edge import kinematics, robot
-from edge.block import HIDDEN_BELOW_M, BlockTracker
-from edge.config import BlockConfig
+from edge.block import HIDDEN_BELOW_M, BlockTracker, on_plane
+from edge.config import BlockConfig, FixedMarkerConfig
 from edge.contract import BlockInput, Contract, Golden, Training, decode, encode
 from edge.contract_check import check_contract, parse
 from edge.devices import Devices
 from edge.errors import ObservationError, PolicyError
+from edge.fixed_marker import FixedMarker
+from edge.grasping import Markers
 from edge.messages import Frame, Intrinsics, JointCommand, Marker
 from edge.observation import block_input
 from edge.policy import CONTRACT_KEY, DIGEST_KEY, from_bytes, load, stamp
 from edge.preflight import preflight
 from edge.runtime import Runtime
 from edge.task import GraspTask
+from edge.wrist import WristCamera
 from tests.edge.marked import marker_on
 from tests.edge.rig import MAX_AGE_S, PLACE_M, FakeCamera, FakeClock, FakePolicy, FakeRecorder, LateWriter, Rig, ended, is_parked, tool_m
 from trainer import spec
@@ -255,14 +258,21 @@ def frame_of(rig: Rig, seen: Seen) -> Frame:
     return frame._replace(markers=(marker_on(*place_m, 0.3, camera),))
 
 
-def steered(seen: Seen, **hooks: Callable[[Rig], Any]) -> Rig:
+def marked() -> Markers:
+    wrist = WristCamera(POSE, TASK.mount)
+    return Markers(wrist, BlockTracker(CONTRACT.episode, BlockConfig(), wrist))
+
+
+def steered(seen: Seen, fixed: FixedMarkerConfig | None = None, **hooks: Callable[[Rig], Any]) -> Rig:
     """One grasp, steered by the block's place."""
     rig = Rig(camera=lambda rig: frame_of(rig, seen), **hooks)
     rig.told = []
     devices = Devices(LateWriter(rig), FakeCamera(rig), FakeClock(rig), lambda: None)
-    tracker = BlockTracker(CONTRACT, BlockConfig(), POSE, TASK.mount)
+    markers = marked()
+    if fixed is not None:
+        markers = markers._replace(fixed=FixedMarker(fixed, markers.wrist))
     policy, recorder = Straight(rig), FakeRecorder(rig)
-    rig.runtime = Runtime(policy, TASK, devices, recorder, MAX_AGE_S, block=tracker)  # type: ignore[arg-type]
+    rig.runtime = Runtime(policy, TASK, devices, recorder, MAX_AGE_S, markers=markers)  # type: ignore[arg-type]
     rig.summary = ended(rig, lambda: rig.runtime.run(1, lambda: False))
     return rig
 
@@ -336,12 +346,27 @@ def test_a_block_that_is_put_elsewhere_stops_the_descent_and_is_then_followed() 
     np.testing.assert_allclose(closed_at_m(rig)[:2], (-0.03, 0.12), atol=1e-3)
 
 
+def test_a_fixed_marker_that_is_elsewhere_keeps_the_arm_from_descending_and_one_in_its_place_does_not() -> None:
+    """The marker in view is taken for the fixed one, too: on the table it is where the ray through a block's top ends."""
+    wrist = WristCamera(POSE, TASK.mount)
+    wrist.sent(TASK.start, 0.0)
+    camera = wrist.transform_camera_to_table(1.0)
+    (at_m,) = on_plane(marker_on(*BLOCK_AT_M, 0.3, camera).rays.mean(axis=0)[None], camera, 0.0)
+    fixed = FixedMarkerConfig(id=30, at_in_table_m=(float(at_m[0]), float(at_m[1])))
+    assert steered(lambda rig: BLOCK_AT_M, fixed).summary.picked == 1
+    rig = steered(lambda rig: BLOCK_AT_M, msgspec.structs.replace(fixed, at_in_table_m=(fixed.at_in_table_m[0] + 0.03, 0.07)))
+    assert rig.summary.stopped_by == "SAFE"
+    assert "has the camera moved?" in rig.summary.safe_reason
+    assert rig.told == []
+    assert is_parked(rig)
+
+
 def test_frames_that_nobody_searched_are_no_frames() -> None:
     rig = Rig(camera=lambda rig: rig.frame())
     rig.told = []
     devices = Devices(LateWriter(rig), FakeCamera(rig), FakeClock(rig), lambda: None)
-    tracker = BlockTracker(CONTRACT, BlockConfig(), POSE, TASK.mount)
-    rig.runtime = Runtime(Straight(rig), TASK, devices, FakeRecorder(rig), MAX_AGE_S, block=tracker)  # type: ignore[arg-type]
+    markers = marked()
+    rig.runtime = Runtime(Straight(rig), TASK, devices, FakeRecorder(rig), MAX_AGE_S, markers=markers)  # type: ignore[arg-type]
     summary = ended(rig, lambda: rig.runtime.run(1, lambda: False))
     assert "was not searched for markers" in summary.safe_reason
     assert rig.told == []

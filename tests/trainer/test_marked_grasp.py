@@ -1,10 +1,7 @@
 """The process that runs on the arm grasps a marked block on a simulated desk, which only physics judges: pixels in, pulses out."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -20,9 +17,9 @@ from edge.errors import ConfigError, ObservationError  # noqa: E402
 from edge.messages import Frame, JointCommand  # noqa: E402
 from edge.record import Summary  # noqa: E402
 from trainer import sensors, spec  # noqa: E402
-from trainer.desk import Desk  # noqa: E402
+from trainer.demo import hosted  # noqa: E402
 from trainer.export import Examples, export_onnx  # noqa: E402
-from trainer.server import SimulatorServer  # noqa: E402
+from trainer.grey import FIXED  # noqa: E402
 
 CONTRACT = spec.contract("xyz")
 SHIFT_M, TURN_RAD = (0.006, -0.008, 0.004), (0.06, -0.05, 0.08)
@@ -43,28 +40,6 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("policy") / "xyz.onnx"
     export_onnx(Actor(), CONTRACT, Examples(None, proprio, block), path)
     return path
-
-
-@contextmanager
-def served(make: Callable[[], Desk]) -> Iterator[tuple[Desk, int]]:
-    """A desk and its port; all of PyBullet is in one thread."""
-    made: Queue[Any] = Queue()
-    stop = threading.Event()
-
-    def serve() -> None:
-        desk = make()
-        server = SimulatorServer(desk)
-        made.put((desk, server.port))
-        server.serve(stop)
-        desk.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield made.get()
-    finally:
-        stop.set()
-        thread.join()
 
 
 class Nobody:
@@ -97,7 +72,7 @@ def test_the_block_is_picked_up_from_where_its_marker_is_seen(
     file = tmp_path / "robot.json"
     calibration.save(file, sensors.calibration_of(CONTRACT, wrist.camera, "test"))
     off_m: list[float] = []
-    with served(lambda: Desk(CONTRACT, 3, wrist)) as (desk, port):
+    with hosted(CONTRACT, 3, wrist) as (desk, server):
         place_m = BlockTracker.place_m
 
         def watched(tracker: BlockTracker, frame: Frame, sent: JointCommand) -> tuple[float, float, float]:
@@ -107,7 +82,11 @@ def test_the_block_is_picked_up_from_where_its_marker_is_seen(
             return found
 
         monkeypatch.setattr(BlockTracker, "place_m", watched)
-        summary = grasp(configured(policy, port, calibration=CalibrationConfig(file=str(file)) if is_off else CalibrationConfig()))
+        summary = grasp(
+            configured(
+                policy, server.port, calibration=CalibrationConfig(file=str(file)) if is_off else CalibrationConfig(), fixed_marker=FIXED
+            )
+        )
         assert (summary.picked, summary.attempts, summary.stopped_by) == (1, 1, "done")
         assert [result.picked for result in desk.results] == [True]
     # Set points that a PCA9685 rounds put the arm up to 6 mm off; the place is off by as much, and so it cancels.
@@ -115,16 +94,25 @@ def test_the_block_is_picked_up_from_where_its_marker_is_seen(
 
 
 def test_a_camera_with_too_few_pixels_and_markers_that_there_are_not_are_refused_before_anything_moves(policy: Path) -> None:
-    with served(lambda: Desk(spec.contract(), 3)) as (desk, port):  # the depth policy's own camera
-        with pytest.raises(ObservationError, match=r"is 6 px wide .*, expected at least 15; choose .* dofbot simulate --camera d405"):
-            grasp(configured(policy, port))
-        with pytest.raises(ConfigError, match=r"there is no dictionary '4X4'"), served(lambda: Desk(CONTRACT, 3)) as (_, wide):
-            grasp(configured(policy, wide, block=BlockConfig(dictionary="4X4")))
+    with hosted(spec.contract(), 3) as (desk, server):  # the depth policy's own camera
+        with pytest.raises(ObservationError, match=r"is 6 px wide from .*, expected at least 15; choose .* dofbot simulate --camera d405"):
+            grasp(configured(policy, server.port))
+        with pytest.raises(ConfigError, match=r"there is no dictionary '4X4'"), hosted(CONTRACT, 3) as (_, wide):
+            grasp(configured(policy, wide.port, block=BlockConfig(dictionary="4X4")))
         assert desk.results == []
 
 
+def test_a_camera_that_was_knocked_since_it_was_calibrated_is_found_before_the_descent(policy: Path) -> None:
+    wrist = sensors.wrist("d405", CONTRACT.camera, SHIFT_M, TURN_RAD)
+    with hosted(CONTRACT, 3, wrist) as (desk, server):
+        summary = grasp(configured(policy, server.port, fixed_marker=FIXED))
+        assert desk.results == []
+    assert "mm from its place, expected at most 10; has the camera moved?" in summary.safe_reason
+    assert summary.picked == 0
+
+
 def test_blocks_with_markers_of_another_dictionary_are_not_there(policy: Path) -> None:
-    with served(lambda: Desk(CONTRACT, 3)) as (_, port):
-        summary = grasp(configured(policy, port, block=BlockConfig(dictionary="DICT_5X5_50")))
+    with hosted(CONTRACT, 3) as (_, server):
+        summary = grasp(configured(policy, server.port, block=BlockConfig(dictionary="DICT_5X5_50")))
     assert "no marker is in view, expected a block with one of DICT_5X5_50 30" in summary.safe_reason
     assert summary.picked == 0
