@@ -55,8 +55,7 @@ def live(
         collect.planned(where, plan, folder, board, arm.reach, take, _show)
     if not (folder / collect.JOINTS).exists():
         raise CalibrationError(
-            f"no image shows the board ({folder} keeps them as .refused), expected it before the camera in most poses; look at one, and "
-            "move it"
+            f"no image shows the board ({folder} keeps them as .refused), expected it in view in most poses; look at one, and move it"
         )
 
 

@@ -16,7 +16,7 @@ FACING = ""
 PER_EDGE = TILTED_GOOD // len(EDGES)  # views with this edge nearer
 SEEN_MIN = 0.8  # of the image's cells: what `verdict` calls good
 FILLS_MIN = 0.45  # of the image's width: the nearer, the more a view tells. From 50 to 95 % on leave half the error of 35 to 75 %
-VIEWS_MIN = 20  # before a lens is tried: off by 0.28 px in the image then, by 0.19 px with 30 taken by hand (make bench ARGS=lenses)
+VIEWS_MIN = 20  # before a lens is tried: off by 0.19 px in the image then, by 0.12 px with 30 taken by hand (make bench ARGS=lenses)
 VIEWS_MAX = 30  # whatever the figures say by then
 VIEWS_MORE = 10  # that a folder gets when it is gone on with
 
