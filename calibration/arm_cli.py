@@ -1,8 +1,7 @@
 """`dofbot calibrate handeye` and `servos`: camera and servos from one folder of images with the joints they were taken at."""
 
-import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -10,7 +9,6 @@ from calibration.steps import board_of, look_at, print_json, write_parts
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
-    from calibration.arm_model import CameraPlace
     from calibration.arm_session import Solved
     from calibration.hand_eye import Estimate
 
@@ -37,16 +35,9 @@ Report = Annotated[
 ]
 
 
-class Placement(enum.StrEnum):
-    """Where the camera is; the values are those of `calibration.arm_model.CameraPlace`."""
-
-    wrist = "wrist"
-    forearm = "forearm"
-    fixed = "fixed"
-
-
+Camera = Literal["wrist", "forearm", "fixed"]  # `calibration.arm_model.CameraPlace`, which would import NumPy
 Where = Annotated[
-    Placement | None,
+    Camera | None,
     typer.Option(
         "--camera",
         help="Where it is. wrist: behind joint 5, as policies need it. forearm: on link 4, before joint 5. fixed: on a stand, "
@@ -116,7 +107,7 @@ def handeye(
 
 def _collect(
     images: Path | None,
-    camera: Placement | None,
+    camera: Camera | None,
     board: Path | None,
     calibration: Path | None,
     config: Path | None,
@@ -139,11 +130,10 @@ def _collect(
     if before.lens is None:
         raise ConfigError(f"calibration {calibration} has no lens, expected one; run dofbot calibrate intrinsics first")
     settings = configuration.load(config) if config else configuration.Config()
-    place: CameraPlace | None = camera.value if camera else None
     if manual:
-        collect_cli.manual(images, drawn, settings, before, take, place)
+        collect_cli.manual(images, drawn, settings, before, take, camera)
     else:
-        collect_cli.live(images, drawn, settings, before, take, yes, place)
+        collect_cli.live(images, drawn, settings, before, take, yes, camera)
 
 
 def servos(
@@ -177,7 +167,7 @@ def servos(
 
 def solved_from(
     images: Path | None,
-    camera: Placement | None,
+    camera: Camera | None,
     board: Path | None,
     calibration: Path | None,
     joints: Path | None,
@@ -193,7 +183,7 @@ def solved_from(
     from edge import config as configuration
 
     if simulate:
-        images = _simulated(images, camera or Placement.wrist, calibration, seed, quiet=quiet)
+        images = _simulated(images, camera or "wrist", calibration, seed, quiet=quiet)
     if images is None:
         raise ConfigError("--images is missing, expected a folder of images with joints.csv; or try it without an arm: --simulate")
     calibration = calibration or images / "calibration.json"
@@ -205,7 +195,7 @@ def solved_from(
     posed = joints_file.load(joints_file.find(images, joints))
     session = look_at(images, drawn, quiet=quiet)
     settings = configuration.load(config) if config else configuration.Config()
-    arm = arm_session.arm_as_taken(images / arm_session.NAME, settings, before, camera.value if camera else None)
+    arm = arm_session.arm_as_taken(images / arm_session.NAME, settings, before, camera)
     views, held_out, points = arm_session.views_of(session, posed, arm, drawn)
     if session.size != before.lens.intrinsics[:2]:
         raise ConfigError(
@@ -220,14 +210,14 @@ def solved_from(
     return Source(images, calibration, config, refused, solved, None)
 
 
-def _simulated(images: Path | None, camera: Placement, calibration: Path | None, seed: int, *, quiet: bool) -> Path:
+def _simulated(images: Path | None, camera: Camera, calibration: Path | None, seed: int, *, quiet: bool) -> Path:
     """The folder, filled by a simulated arm; one that was begun is completed."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from calibration import plan_poses, simulated_arm, simulated_session
 
-    folder = images or Path(f"simulated-arm-{seed}" + ("" if camera is Placement.wrist else f"-{camera}"))
+    folder = images or Path(f"simulated-arm-{seed}" + ("" if camera == "wrist" else f"-{camera}"))
     if calibration and calibration != folder / simulated_session.CALIBRATION:
         raise ConfigError(f"--calibration {calibration} with --simulate, expected none: what a simulated arm has goes into {folder} only")
     before = simulated_session.truth_of(folder)
@@ -238,9 +228,9 @@ def _simulated(images: Path | None, camera: Placement, calibration: Path | None,
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, disable=quiet) as progress:
         task = progress.add_task("planning poses", total=None)
-        plan = plan_poses.plan(simulated_arm.scene(camera.value))
+        plan = plan_poses.plan(simulated_arm.scene(camera))
         progress.update(task, description="taking simulated pictures", total=len(plan.calibrate_rad) + len(plan.held_out_rad))
-        simulated_session.take(folder, seed, plan, simulated_arm.Errors(), lambda _: progress.advance(task), camera.value)
+        simulated_session.take(folder, seed, plan, simulated_arm.Errors(), lambda _: progress.advance(task), camera)
     return folder
 
 
