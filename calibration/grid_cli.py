@@ -1,7 +1,7 @@
 """`dofbot calibrate grid`: where the tool was sent against where it was, over the table, by camera or by touch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,7 @@ def grid(
         Path | None, typer.Option(help="Judge by hand: CSV x_mm,y_mm,off_x_mm,off_y_mm of five crossings or more, in place of images.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the map of errors into this PNG file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with the map to this HTML file.")] = None,
     simulate: Simulate = False,
     seed: Seed = 1,
     as_json: AsJson = False,
@@ -41,6 +42,8 @@ def grid(
         if touch
         else _by_camera(solved_from(images, board, calibration, joints, config, simulate, seed, as_json))
     )
+    if report:
+        _write_report(report, grids, f"by touch, {touch}" if touch else f"{images}")
     _told(grids, plot, as_json)
 
 
@@ -81,11 +84,21 @@ def _by_camera(source: Source) -> "dict[str, Grid]":
     return found
 
 
+def _write_report(path: Path, found: "dict[str, Grid]", about: str) -> None:
+    from calibration import grid_report
+
+    try:
+        grid_report.write(path, found, about)
+    except OSError as error:
+        raise ConfigError(f"--report {path} cannot be written ({error.strerror}); give a path that you may write to") from None
+
+
 def _told(found: "dict[str, Grid]", plot: Path | None, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from calibration import grid as grids
+    from calibration import grid_report
 
     told = {name: grids.summary(one) for name, one in found.items()}
     first = next(iter(found))
@@ -98,18 +111,8 @@ def _told(found: "dict[str, Grid]", plot: Path | None, as_json: bool) -> None:
         print_json({name: one._asdict() | {"errors_mm": _errors_mm(found[name])} for name, one in told.items()})
     else:
         table = Table("", *told, title="Where the tool was sent against where it was")
-        rows: dict[str, Any] = {
-            "places": lambda one: f"{one.places}",
-            "median, mm": lambda one: f"{one.median_mm:.2f}",
-            "95 %, mm": lambda one: f"{one.most_mm:.2f}",
-            "largest, mm": lambda one: f"{one.max_mm:.2f}",
-            "shift x, y, mm": lambda one: "{:+.2f}, {:+.2f}".format(*one.shift_mm),
-            "turn, °": lambda one: f"{one.turn_deg:+.2f}",
-            "stretch": lambda one: f"{one.stretch:.4f}",
-            "left without these, median, mm": lambda one: f"{one.left_mm:.2f}",
-        }
-        for name, cell in rows.items():
-            table.add_row(name, *(cell(one) for one in told.values()))
+        for row in grid_report.rows(told):
+            table.add_row(*row)
         Console(width=110).print(table)
     failed = [one for one in told[first].checks() if not one.found <= one.limit]
     if failed:
