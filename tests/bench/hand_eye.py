@@ -106,7 +106,8 @@ def bench_errors(trials: int = 200, show: Show = lambda _: None) -> Bench:
     notes = (
         f"{trials} simulated arms each: zeros off by sd 2°, scales by 1 %, camera mount by 5 mm and 3°. Tool XY: {FRESH} straight-down "
         "poses that were not calibrated in, new noise. z-scores: all estimated numbers by the σ that the estimate gives them; "
-        "zeros and scales are those with the tool straight down. Droop: each link sags by its own lean; sag: by all it carries (0.0145 rad/N·m). "
+        "zeros and scales are those with the tool straight down. Droop: each joint sags by the lean of its own link; sag: by all that it "
+        "carries, 0.0145 rad/N·m. "
         "A board that is larger than told cannot be seen to be; only a ruler finds it."
     )
     return Bench("Calibration of arms with errors", rows, bars, notes)
