@@ -240,31 +240,44 @@ def check(
     ] = False,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Keep the result beside this calibration file, for calibration.check_max_age_h: dofbot arm asks for it."),
+        typer.Option(
+            help="The robot's calibration file: with --learn its lens is taken, later the result is kept beside it, "
+            "for calibration.check_max_age_h: dofbot arm asks for it."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether the camera has moved since: a board that is fixed to the table, seen from the same pose of the arm."""
+    """Say whether the camera has moved since: a board that is fixed to the table, seen from the same pose of the arm.
+
+    What decides is how many mm beside its place on the board a block would be looked for. A board that was moved looks the same.
+    """
     from calibration import check as checks
+    from edge import calibration as files
     from edge import camera_check
 
     try:
         session = look_at(images, board_of(board, None), quiet=True)
         size, seen = session.size, [one.detection() for one in session.used.values()]
         if learn:
-            taken = checks.learn(seen, session.board, size)
+            if calibration is None:
+                raise ConfigError("--learn needs the lens, expected --calibration FILE; give the robot's calibration file")
+            lens = lens_of(files.load(calibration), calibration)
+            if size != lens.intrinsics[:2]:
+                raise ConfigError(f"images have {size} pixels, the lens {tuple(lens.intrinsics[:2])}, expected the same stream; take it")
+            taken = checks.learn(seen, session.board, lens)
             checks.save(reference, taken)
-            result: dict[str, Any] = {"returns": taken.returns, "spread_px": taken.spread_px, "limit_px": taken.limit_px}
-            line = f"{taken.returns} returns differ by up to {taken.spread_px:.2f} px; more than {taken.limit_px:.2f} px is a move"
+            result: dict[str, Any] = {"returns": taken.returns, "spread_mm": taken.spread_mm, "limit_mm": taken.limit_mm}
+            line = f"{taken.returns} returns differ by up to {taken.spread_mm:.2f} mm on the board; "
+            line += f"more than {taken.limit_mm:.2f} mm is a move"
             moved = False
         else:
             shifts = [checks.compare(checks.load(reference), one, size) for one in seen]
-            worst = max(shifts, key=lambda shift: (shift.has_moved, shift.shift_px))
+            worst = max(shifts, key=lambda shift: (shift.has_moved, shift.off_mm))
             moved = worst.has_moved
             if calibration:
-                camera_check.save(calibration, camera_check.Checked(camera_check.now(), moved, worst.shift_px, worst.limit_px))
+                camera_check.save(calibration, camera_check.Checked(camera_check.now(), moved, worst.off_mm, worst.limit_mm))
             result = worst._asdict() | {"has_moved": moved}
-            line = f"{'MOVED' if moved else 'where it was'}: {worst.shift_px:.2f} px off, at most {worst.limit_px:.2f} px is no move"
+            line = str(worst)
     except (CalibrationError, ConfigError) as error:
         typer.echo(f"dofbot: cannot say: {error}", err=True)
         raise typer.Exit(EXIT_CANNOT_SAY) from None
