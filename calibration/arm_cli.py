@@ -93,7 +93,7 @@ def handeye(
     source = solved_from(images, camera, board, calibration, joints, config, simulate, seed, as_json)
     found = source.solved.found
     page = report or source.images / "report.html"
-    _write_report(page, source)
+    _write_report(page, source, with_hand_eye=True)
     if not as_json:
         _show(source, page)
     if source.refusal:
@@ -145,6 +145,7 @@ def servos(
     calibration: File = None,
     joints: Joints = None,
     config: ConfigFile = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page to this HTML file.")] = None,
     simulate: Simulate = False,
     seed: Seed = 1,
     as_json: AsJson = False,
@@ -155,6 +156,8 @@ def servos(
     touch (dofbot calibrate grid --touch), the second is set by eye.
     """
     source = solved_from(images, camera, board, calibration, joints, config, simulate, seed, as_json)
+    if report:
+        _write_report(report, source, with_hand_eye=False)
     if not as_json:
         _show_servos(source.solved)
         _show_truth(source)
@@ -283,7 +286,7 @@ def _show_servos(solved: "Solved") -> None:
 
     from calibration import arm_report
 
-    table = Table("joint", "zero, °", "scale", "direction", "repeatability, °", title="Servos, against how they were configured")
+    table = Table(*arm_report.SERVOS, title="Servos, against how they were configured")
     for row in arm_report.servos(solved):
         table.add_row(*row)
     Console(width=110).print(table)
@@ -305,11 +308,12 @@ def _off(source: Source) -> dict[str, float] | None:
     return None if truth is None else simulated_session.off(truth, source.solved.found.state)._asdict()
 
 
-def _write_report(page: Path, source: Source) -> None:
+def _write_report(page: Path, source: Source, *, with_hand_eye: bool) -> None:
     from calibration import arm_report
 
+    write = arm_report.write if with_hand_eye else arm_report.write_servos
     try:
-        arm_report.write(page, source.solved, source.images, source.refused)
+        write(page, source.solved, source.images, source.refused)
     except OSError as error:
         raise ConfigError(f"--report {page} cannot be written ({error.strerror}); give a path that you may write to") from None
 
@@ -331,6 +335,7 @@ def _told(found: "Estimate", source: Source) -> dict[str, Any]:
         "servo_sigma": servo_zeros.sigma(found),
         "zeros_deg": np.degrees(found.state.zeros_rad).tolist(),
         "scales": (1.0 + found.state.scales).tolist(),
+        "compliance_deg_per_nm": np.degrees(np.broadcast_to(found.state.compliance, 5)).tolist(),
         "directions": list(source.solved.signs),
         "held_out_median_mm": {"gls": median_mm(found.held_out.gls_m), "pixel": median_mm(found.held_out.pixel_m)},
         "checks": list(found.checks),

@@ -8,32 +8,51 @@ import numpy as np
 from calibration import hand_eye, placements
 from calibration.arm_session import Solved
 from calibration.images import Rejected
-from calibration.report import figure, page, picture_of, table
+from calibration.report import page, picture_of
 from calibration.servo_zeros import sigma
 from edge.calibration import Check
+from edge.html_page import drawing, table
 from edge.robot import JOINT_NAMES
 
 VIEWS_SHOWN = 6
+SERVOS = ("joint", "zero, °", "scale", "direction", "repeatability, °", "gives way, °/(N·m)")
+NOTE = "<p>Zeros and scales are those that hold with the tool straight down, as it grasps.</p>"
 BAR_PX, ROW_PX, NAME_PX = 420, 20, 160
 
 
 def write(path: Path, solved: Solved, folder: Path, refused: dict[str, str]) -> None:
     """Write the page whole; `refused` are images that do not show the board. Raises `OSError`."""
     found = solved.found
-    rows = [(one.name, f"{one.found:.3g}", f"{hand_eye.GOOD[one.name]:g}", f"{one.limit:g}", state(one)) for one in found.checks]
     out = [*refused.items(), *((one.name, one.reason) for one in found.rejected)]
     sections = {
-        "Figures": table(("figure", "found", "good", "at most", ""), rows, states=True)
-        + f"<p>{escape(hand_eye.describe(found))}.</p>"
-        + "".join(f'<p class="bearable">{escape(line)}.</p>' for line in found.warnings),
+        "Figures": _figures(found),
         "Both methods": table(("", "generalised least squares", "bundle adjustment over pixels"), both_methods(found)),
         f"Camera {placements.WHERE[solved.arm.camera]}": table(("number", "value", "σ"), camera(found)),
-        "Servos": table(("joint", "zero, °", "scale", "direction", "repeatability, °"), servos(solved)),
+        "Servos": table(SERVOS, servos(solved)) + NOTE,
         "Errors on images that were not used": _bars(solved),
         "Some of the images": _pictures(solved, folder),
         "Images that were not used": table(("image", "why"), out) if out else "<p>None.</p>",
     }
     page(path, "The camera, and the servos of the arm", f"{len(found.used)} images of {folder}", sections)
+
+
+def write_servos(path: Path, solved: Solved, folder: Path, refused: dict[str, str]) -> None:
+    """The same for the servos alone. Raises `OSError`."""
+    found = solved.found
+    out = [*refused.items(), *((one.name, one.reason) for one in found.rejected)]
+    sections = {
+        "Figures": _figures(found),
+        "Servos": table(SERVOS, servos(solved)) + NOTE,
+        "Errors on images that were not used": _bars(solved),
+        "Images that were not used": table(("image", "why"), out) if out else "<p>None.</p>",
+    }
+    page(path, "The arm's servos", f"{len(found.used)} images of {folder}", sections)
+
+
+def _figures(found: hand_eye.Estimate) -> str:
+    rows = [(one.name, f"{one.found:.3g}", f"{hand_eye.GOOD[one.name]:g}", f"{one.limit:g}", state(one)) for one in found.checks]
+    warnings = "".join(f'<p class="bearable">{escape(line)}.</p>' for line in found.warnings)
+    return table(("figure", "found", "good", "at most", ""), rows, states=True) + f"<p>{escape(hand_eye.describe(found))}.</p>" + warnings
 
 
 def state(check: Check) -> str:
@@ -64,16 +83,19 @@ def camera(found: hand_eye.Estimate) -> list[tuple[str, str, str]]:
     return [*rows, ("optical axis", " ".join(f"{value:.4f}" for value in pose[:3, 2]), ", ".join(turns))]
 
 
-def servos(solved: Solved) -> list[tuple[str, str, str, str, str]]:
+def servos(solved: Solved) -> list[tuple[str, ...]]:
     """Each joint as a person reads it; '–' for what no picture shows."""
     found, told = solved.found, sigma(solved.found)
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    compliances = np.degrees(np.broadcast_to(found.state.compliance, 5))
     for joint, (name, sign) in enumerate(zip(JOINT_NAMES[:5], solved.signs, strict=True)):
         zero, scale = np.degrees(found.state.zeros_rad[joint]), 1.0 + found.state.scales[joint]
         zero_text = f"{zero:+.2f} ± {told[f'{name}.zero_deg']:.2f}" if f"{name}.zero_deg" in told else "–"
         scale_text = f"{scale:.4f} ± {told[f'{name}.scale']:.4f}" if f"{name}.scale" in told else "–"
         direction = "as configured" if sign > 0 else "the other way"
-        rows.append((name, zero_text, scale_text, direction, f"{told[f'{name}.repeatability_deg']:.2f}"))
+        compliance = f"{name}.compliance_deg_per_nm"
+        gives = f"{compliances[joint]:+.2f} ± {told[compliance]:.2f}" if compliance in told else "–"
+        rows.append((name, zero_text, scale_text, direction, f"{told[f'{name}.repeatability_deg']:.2f}", gives))
     return rows
 
 
@@ -93,7 +115,7 @@ def _bars(solved: Solved) -> str:
         lines.append(f'<rect x="{NAME_PX}" y="{y + 3}" width="{value / top * BAR_PX:.1f}" height="{ROW_PX - 6}" fill="#0969da"/>')
         lines.append(f'<text x="{NAME_PX - 8}" y="{y + 15}" text-anchor="end">{value:.2f} mm</text>')
     caption = "Mean distance on the board between its corners and where the joints and the estimate put them, image by image."
-    return figure(NAME_PX + BAR_PX + 20, len(used_mm) * ROW_PX + 4, "".join(lines), caption)
+    return drawing(NAME_PX + BAR_PX + 20, len(used_mm) * ROW_PX + 4, "".join(lines), caption)
 
 
 def _pictures(solved: Solved, folder: Path) -> str:

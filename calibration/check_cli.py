@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibration.steps import board_of, look_at, print_json, settings_of, simulated
+from calibration.steps import board_of, lens_of, look_at, print_json, settings_of, simulated
 from edge.errors import CalibrationError, ConfigError, DofbotError
 
 if TYPE_CHECKING:
     from calibration.boards import Board
     from calibration.detect import Detection
+    from calibration.opencv import Lens
     from calibration.stills import Stills
 
 EXIT_MOVED, EXIT_CANNOT_SAY = 1, 2
@@ -29,7 +30,10 @@ def check(
     ] = False,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Keep the result beside this calibration file, for calibration.check_max_age_h: dofbot arm asks for it."),
+        typer.Option(
+            help="The robot's calibration file: --learn takes its lens, else the camera's own; later the result is kept beside it, "
+            "for calibration.check_max_age_h: dofbot arm asks for it."
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file that describes the robot: its camera.")] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Let a simulated camera take the images.")] = False,
@@ -39,10 +43,12 @@ def check(
     """Say whether the camera has moved since: a board that is fixed to the table, seen from the same pose of the arm.
 
     With --live in seconds, so it can run at every start, before dofbot run has the camera. Nothing moves: the arm is where it parks.
+    What decides is how many mm beside its place on the board a block would be looked for. A board that was moved looks the same.
     """
     from calibration import check as checks
     from edge import camera_check
 
+    lens: Lens | None = None
     try:
         if board is None and learn:
             raise ConfigError("--learn without --board, expected the JSON beside the board's PDF; give it")
@@ -51,28 +57,30 @@ def check(
             if images or (simulate and calibration):
                 found = "--images" if images else "--calibration of a real camera with --simulate"
                 raise ConfigError(f"{found}, expected none of it while the camera takes the image; leave it out")
-            seen, size = _seen_live(
+            seen, lens = _seen_live(
                 drawn, config, calibration, seed if simulate else None, checks.RETURNS_MIN if learn else 1, quiet=as_json
             )
+            size = lens.intrinsics[:2]
         else:
             if images is None:
                 raise ConfigError("--images or --live, expected one of both; give the folder, or let the camera take the image")
             session = look_at(images, drawn, quiet=True)
             seen, size = [one.detection() for one in session.used.values()], session.size
         if learn:
-            taken = checks.learn(seen, drawn, size)
+            taken = checks.learn(seen, drawn, lens or _calibrated(calibration, size))
             checks.save(reference, taken)
-            result: dict[str, Any] = {"returns": taken.returns, "spread_px": taken.spread_px, "limit_px": taken.limit_px}
-            line = f"{taken.returns} returns differ by up to {taken.spread_px:.2f} px; more than {taken.limit_px:.2f} px is a move"
+            result: dict[str, Any] = {"returns": taken.returns, "spread_mm": taken.spread_mm, "limit_mm": taken.limit_mm}
+            line = f"{taken.returns} returns differ by up to {taken.spread_mm:.2f} mm on the board; "
+            line += f"more than {taken.limit_mm:.2f} mm is a move"
             moved = False
         else:
             shifts = [checks.compare(checks.load(reference), one, size) for one in seen]
-            worst = max(shifts, key=lambda shift: (shift.has_moved, shift.shift_px))
+            worst = max(shifts, key=lambda shift: (shift.has_moved, shift.off_mm))
             moved = worst.has_moved
             if calibration:
-                camera_check.save(calibration, camera_check.Checked(camera_check.now(), moved, worst.shift_px, worst.limit_px))
+                camera_check.save(calibration, camera_check.Checked(camera_check.now(), moved, worst.off_mm, worst.limit_mm))
             result = worst._asdict() | {"has_moved": moved}
-            line = f"{'MOVED' if moved else 'where it was'}: {worst.shift_px:.2f} px off, at most {worst.limit_px:.2f} px is no move"
+            line = str(worst)
     except DofbotError as error:
         typer.echo(f"dofbot: cannot say: {error}", err=True)
         raise typer.Exit(EXIT_CANNOT_SAY) from None
@@ -85,10 +93,11 @@ def check(
 
 def _seen_live(
     board: "Board", config: Path | None, calibration: Path | None, seed: int | None, returns: int, *, quiet: bool
-) -> "tuple[list[Detection], tuple[int, int]]":
-    """The board in one image, or in one of each return; and the images' width and height."""
+) -> "tuple[list[Detection], Lens]":
+    """The board in one image, or in one of each return; and the lens, the camera's own where none was calibrated."""
     import numpy as np
 
+    from calibration.opencv import Lens
     from calibration.simulated_camera import Returns
     from calibration.stills import opened
     from edge import calibration as files
@@ -108,7 +117,20 @@ def _seen_live(
             elif arm:
                 arm.come_back()
             seen.append(_seen_now(stills, board))
-        return seen, stills.factory[:2]
+        found = calibrated[0].lens if calibrated else None
+        return seen, Lens(found.intrinsics, found.distortion) if found else Lens(stills.factory)
+
+
+def _calibrated(calibration: Path | None, size: tuple[int, int]) -> "Lens":
+    """The lens that the images were taken with; raises `ConfigError` where the calibration has none, or one of another stream."""
+    from edge import calibration as files
+
+    if calibration is None:
+        raise ConfigError("--learn needs the lens, expected --calibration FILE; give the robot's calibration file")
+    lens = lens_of(files.load(calibration), calibration)
+    if size != lens.intrinsics[:2]:
+        raise ConfigError(f"images have {size} pixels, the lens {tuple(lens.intrinsics[:2])}, expected the same stream; take it")
+    return lens
 
 
 def _seen_now(stills: "Stills", board: "Board") -> "Detection":

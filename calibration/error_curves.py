@@ -9,7 +9,7 @@ import numpy as np
 from calibration import gls
 from edge.messages import Float64
 
-# How near two angles are for their errors to be alike: such curves bend within tens of degrees (hessmer.org, robcook.eu/hexy).
+# How near two angles are for their errors to be alike: assumed. Of simulated curves with a period of 90° about half is found.
 ALIKE_RAD = np.radians(12.0)
 
 

@@ -5,7 +5,7 @@ in the gripper goes to crossings of a printed or etched grid, and a person reads
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def by_camera(state: State, views: Views, points_m: Float64) -> Grid:
 def _flange(state: State, arm: Arm) -> Float64:
     if arm.fixed_camera:
         raise CalibrationError("the grid by camera is for a camera on the arm, and this one is fixed; use the touch test")
-    return arm.chain(state.zeros_rad, state.scales, state.compliance).transform_flange_to_table
+    return arm.chain(state.zeros_rad, state.scales).transform_flange_to_table
 
 
 def by_touch(commanded_in_table_m: Float64, read_mm: Float64) -> Grid:
@@ -108,7 +108,7 @@ def summary(grid: Grid) -> Summary:
     )  # fmt: skip
 
 
-def plot(grid: Grid, path: Path) -> None:
+def plot(grid: Grid, file: Path | BinaryIO) -> None:
     """Draw errors over the table: colour for their size in mm, arrows (five times as long) for where they point.
 
     Raises `MissingExtraError` without matplotlib.
@@ -136,7 +136,7 @@ def plot(grid: Grid, path: Path) -> None:
         f"shift ({told.shift_mm[0]:+.1f}, {told.shift_mm[1]:+.1f}) mm, turn {told.turn_deg:+.1f}°, without both {told.left_mm:.1f} mm",
         fontsize=10,
     )
-    figure.savefig(path, dpi=120)
+    figure.savefig(file, dpi=120)
 
 
 MARGIN_MM = 25.0  # room for arrows

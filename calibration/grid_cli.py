@@ -40,6 +40,7 @@ def grid(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="--live: do not ask before the arm moves.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the map of errors into this PNG file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with the map to this HTML file.")] = None,
     simulate: Simulate = False,
     seed: Seed = 1,
     as_json: AsJson = False,
@@ -55,13 +56,15 @@ def grid(
         if live or write:
             raise ConfigError("--live and --write are for the touch test, expected --touch FILE.csv with them; give it")
         found = _by_camera(solved_from(images, None, board, calibration, joints, config, simulate, seed, as_json))
+        if report:
+            _write_report(report, found, f"{images}")
         _show(found, plot, as_json, {}, [])
         return _require(next(iter(found.values())), "calibrate the hand-eye and the servos again, and look for play in the arm")
     from calibration import touch_cli
     from calibration.touch import Pointer
 
     options = touch_cli.Options(Pointer(width_mm / 1e3, pointer_mm / 1e3), above_mm / 1e3, crossings, yes)
-    return _touch(touch, images, board, calibration, config, live, write, plot, seed if simulate else None, options, as_json)
+    return _touch(touch, images, board, calibration, config, live, write, plot, report, seed if simulate else None, options, as_json)
 
 
 def _touch(
@@ -73,6 +76,7 @@ def _touch(
     live: bool,
     write: bool,
     plot: Path | None,
+    report: Path | None,
     seed: int | None,
     options: "Options",
     as_json: bool,
@@ -95,6 +99,8 @@ def _touch(
             touch_cli.live(touch, one, board_of(board, None) if board else None, options)
     settings = one.config if one else configuration.load(config) if config else configuration.Config()
     found = touch_cli.of_file(touch, settings.mount)._replace(truth_deg=truth_deg)
+    if report:
+        _write_report(report, {"by touch": found.grid}, f"by touch, {touch}")
     _show({"by touch": found.grid}, plot, as_json, touch_cli.told(found), touch_cli.lines(found))
     if one is None or not write:
         return _require(found.grid, touch_cli.remedy(found))
@@ -132,11 +138,21 @@ def _by_camera(source: Source) -> "dict[str, Grid]":
     return found
 
 
+def _write_report(path: Path, found: "dict[str, Grid]", about: str) -> None:
+    from calibration import grid_report
+
+    try:
+        grid_report.write(path, found, about)
+    except OSError as error:
+        raise ConfigError(f"--report {path} cannot be written ({error.strerror}); give a path that you may write to") from None
+
+
 def _show(found: "dict[str, Grid]", plot: Path | None, as_json: bool, more: dict[str, Any], lines: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from calibration import grid as grids
+    from calibration import grid_report
 
     told = {name: grids.summary(one) for name, one in found.items()}
     if plot:
@@ -147,18 +163,8 @@ def _show(found: "dict[str, Grid]", plot: Path | None, as_json: bool, more: dict
     if as_json:
         return print_json({name: one._asdict() | {"errors_mm": _errors_mm(found[name])} | more for name, one in told.items()})
     table = Table("", *told, title="Where the tool was sent against where it was")
-    rows: dict[str, Any] = {
-        "places": lambda one: f"{one.places}",
-        "median, mm": lambda one: f"{one.median_mm:.2f}",
-        "95 %, mm": lambda one: f"{one.most_mm:.2f}",
-        "largest, mm": lambda one: f"{one.max_mm:.2f}",
-        "shift x, y, mm": lambda one: "{:+.2f}, {:+.2f}".format(*one.shift_mm),
-        "turn, °": lambda one: f"{one.turn_deg:+.2f}",
-        "stretch": lambda one: f"{one.stretch:.4f}",
-        "left without these, median, mm": lambda one: f"{one.left_mm:.2f}",
-    }
-    for name, cell in rows.items():
-        table.add_row(name, *(cell(one) for one in told.values()))
+    for row in grid_report.rows(told):
+        table.add_row(*row)
     console = Console(width=110)
     console.print(table)
     for line in lines:

@@ -1,8 +1,9 @@
 """Hand-eye, board, servo zeros and scales of one arm from pictures of one board, with σ of each and an honest error in millimetres.
 
-`estimate` goes: gate the images, closed form, what can be told, generalised least squares with images outvoted that do not fit,
-bundle adjustment over pixels beside it, errors on images that neither saw, verdict. Of the two, the one with the smaller held-out error is
-used; when the difference is within two standard errors of its mean, that is generalised least squares, which also knows its σ.
+`estimate` goes: gate the images, closed form, what can be told, generalised least squares with images outvoted that do not fit, its σ
+widened by what the servos' error curves can have done, bundle adjustment over pixels beside it, errors on images that neither saw, verdict.
+Of the two, the one with the smaller held-out error is used; when the difference is within two standard errors of its mean, that is
+generalised least squares, which also knows its σ.
 """
 
 from typing import Literal, NamedTuple

@@ -1,10 +1,8 @@
 """One HTML page of a lens calibration: figures against their limits, and pictures of what they were made from. Nothing is fetched."""
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
 import cv2
 import numpy as np
@@ -19,7 +17,8 @@ from calibration.intrinsics import Calibrated
 from calibration.opencv import pose_matrix, project
 from calibration.session import Session, read_image
 from calibration.verdict import Figure
-from edge.files import write_atomically
+from edge import html_page
+from edge.html_page import drawing, picture, table
 from edge.messages import Float64
 
 VIEWS_SHOWN = 6
@@ -57,9 +56,7 @@ def write(path: Path, found: Calibrated, judged: Sequence[Figure], session: Sess
 
 def page(path: Path, title: str, about: str, sections: Mapping[str, str]) -> None:
     """Write a page of sections, each a title and its HTML. Raises `OSError`."""
-    body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in sections.items())
-    about = f"{about}; dofbot-grasp {edge.__version__}"
-    write_atomically(path, _PAGE.substitute(title=escape(title), about=escape(about), body=body).encode())
+    html_page.write(path, title, f"{about}; dofbot-grasp {edge.__version__}", sections)
 
 
 def _spread(views: Sequence[View]) -> list[View]:
@@ -78,7 +75,7 @@ def _heat(seen: NDArray[np.int64]) -> str:
         cells.append(f'<rect x="{x}" y="{y}" width="{PX_PER_CELL}" height="{PX_PER_CELL}" fill="{fill}" stroke="#d0d7de"/>')
         cells.append(f'<text x="{x + PX_PER_CELL / 2}" y="{y + PX_PER_CELL / 2 + 4}" text-anchor="middle">{count}</text>')
     caption = "Corners in each part of the image. Red: none; there the lens is a guess."
-    return figure(columns * PX_PER_CELL, rows * PX_PER_CELL, "".join(cells), caption)
+    return drawing(columns * PX_PER_CELL, rows * PX_PER_CELL, "".join(cells), caption)
 
 
 def _arrows(found: Calibrated) -> str:
@@ -94,56 +91,13 @@ def _arrows(found: Calibrated) -> str:
     caption = (
         f"From each corner to where the lens puts it, {ARROW_TIMES:g} times as long. Random is good; a pattern is what the model misses."
     )
-    return figure(intrinsics.width, intrinsics.height, "".join(lines), caption)
-
-
-def figure(width: int, height: int, drawing: str, caption: str) -> str:
-    """SVG with a frame and a caption."""
-    frame = f'<rect width="{width}" height="{height}" fill="none" stroke="#d0d7de"/>'
-    picture = f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{escape(caption)}">{frame}{drawing}</svg>'
-    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>\n"
+    return drawing(intrinsics.width, intrinsics.height, "".join(lines), caption)
 
 
 def picture_of(path: Path, corners_px: Float64) -> str:
     """An image with rings around its corners (n, 2)."""
-    picture = cv2.cvtColor(read_image(path), cv2.COLOR_GRAY2BGR)
+    shown = cv2.cvtColor(read_image(path), cv2.COLOR_GRAY2BGR)
     for u, v in corners_px:
-        cv2.circle(picture, (round(float(u)), round(float(v))), 5, (46, 34, 207), 1, cv2.LINE_AA)
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 75])
-    source = f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
-    return f'<figure class="view"><img src="{source}" alt="{escape(path.name)}"><figcaption>{escape(path.name)}</figcaption></figure>\n'
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, states: bool = False) -> str:
-    """Rows of text; with `states` the last column is coloured by its word."""
-    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
-    for row in rows:
-        marks = [f' class="{row[-1]}"' if states and i == len(row) - 1 else "" for i in range(len(row))]
-        lines.append("".join(f"<td{mark}>{escape(cell)}</td>" for mark, cell in zip(marks, row, strict=True)))
-    return "<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>\n"
-
-
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>$title</title>
-<style>
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif; color: #1f2328; background: #fff }
-h1 { font-size: 1.6rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #d0d7de }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #e5e7eb }
-th { color: #57606a; font-weight: 600 } th:first-child, td:first-child, th:last-child, td:last-child { text-align: left }
-.good { color: #1a7f37 } .bearable { color: #9a6700 } .refused { color: #cf222e; font-weight: 600 }
-figure { margin: 1rem 0 } figure.view { display: inline-block; width: 31%; margin: .5% } img, svg { max-width: 100%; height: auto }
-svg { font: 12px system-ui, sans-serif } figcaption { color: #57606a; font-size: .9rem }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p>$about</p>
-$body
-</body>
-</html>
-""")
+        cv2.circle(shown, (round(float(u)), round(float(v))), 5, (46, 34, 207), 1, cv2.LINE_AA)
+    _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 75])
+    return picture(data.tobytes(), "jpeg", path.name, small=True)

@@ -120,5 +120,7 @@ def sigma(found: Estimate) -> dict[str, float]:
             told[f"{joint}.zero_deg"] = float(np.degrees(deviation[f"zero {joint}"]))
         if deviation[f"scale {joint}"] > 0.0:
             told[f"{joint}.scale"] = float(deviation[f"scale {joint}"])
+        if deviation[f"compliance {joint}"] > 0.0:
+            told[f"{joint}.compliance_deg_per_nm"] = float(np.degrees(deviation[f"compliance {joint}"]))
         told[f"{joint}.repeatability_deg"] = float(np.degrees(repeat_rad))
     return told

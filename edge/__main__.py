@@ -1,5 +1,6 @@
 """`dofbot`: straight to the release of the servos where that is asked for, which must not wait for a command line to load."""
 
+import os
 import sys
 
 
@@ -14,6 +15,8 @@ def main() -> None:
         from firmware_tools.wheels import refuse_deadly
 
         refuse_deadly()  # a package that kills its process would take the doctor with it
+    if sys.argv[1:2] == ["calibrate"]:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy comes: its threads would spin over many small matrices
     from edge.cli import main as command_line
 
     command_line()

@@ -23,8 +23,8 @@ class Checked(Struct, frozen=True, forbid_unknown_fields=True):
 
     at: datetime  # UTC
     has_moved: bool
-    shift_px: float
-    limit_px: float
+    off_mm: float  # on the board
+    limit_mm: float
 
 
 def path_of(calibration: Path) -> Path:
@@ -53,7 +53,8 @@ def why_not_armed(config: CalibrationConfig, now: datetime) -> str:
     except (OSError, msgspec.DecodeError, TypeError) as error:  # TypeError: a time without its zone
         return f"the camera was never checked ({path}: {error}), expected a check of the last {config.check_max_age_h:g} h; {remedy}"
     if last.has_moved:
-        return f"the camera has moved by {last.shift_px:.1f} px, expected at most {last.limit_px:.1f}; fasten it, calibrate again, {remedy}"
+        found = f"the camera has moved: {last.off_mm:.1f} mm off on the board, expected at most {last.limit_mm:.1f}"
+        return f"{found}; fasten it, calibrate again, {remedy}"
     if not timedelta(minutes=-1) <= age <= timedelta(hours=config.check_max_age_h):
         hours = age.total_seconds() / 3600.0
         return f"the camera was last checked {hours:.1f} h ago, expected within {config.check_max_age_h:g} h; {remedy}"

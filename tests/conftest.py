@@ -1,8 +1,11 @@
 """What all tests rely on: the same examples on every run, and a Ctrl-C that arrives."""
 
+import os
 import signal
 
 from hypothesis import settings
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy comes: small matrices, over which its threads would spin
 
 # So that a failure is there again on the next run.
 settings.register_profile("deterministic", derandomize=True, deadline=None)

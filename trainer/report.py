@@ -1,18 +1,17 @@
 """One HTML page that says what was measured, on which policy, and how: pictures inside, no scripts, nothing fetched."""
 
-import base64
 import hashlib
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import NamedTuple
 
 import edge
+from edge import html_page
 from edge.contract import Contract
-from edge.files import write_atomically
+from edge.html_page import facts, picture, table
 from edge.policy import load
 from trainer import plots
 from trainer.controls import CONTROLS
@@ -44,8 +43,8 @@ def write(report: Report, path: Path) -> None:
     own = [row for row in report.measured if row.who == report.measured[0].who]
     scenes = [row for row in own if row.suite not in NOISE_SWEEP]
     sections = {
-        "The policy": _facts(_origin(report, contract, hashlib.sha256(data).hexdigest())),
-        "What was measured": _facts(_method(report, contract)),
+        "The policy": facts(_origin(report, contract, hashlib.sha256(data).hexdigest())),
+        "What was measured": facts(_method(report, contract)),
         "Success": _success(report.measured),
         "Why grasps failed": _failures(report.measured) + _unavoidable(own, report.measured),
         "Success by kind of block": _kinds(scenes),
@@ -54,8 +53,7 @@ def write(report: Report, path: Path) -> None:
         "The worst episodes": "".join(_film(row, report.policy, contract) for row in scenes),
         "How to repeat it": f"<pre>{escape(report.command)}</pre>",
     }
-    body = "\n".join(f"<h2>{escape(title)}</h2>\n{content}" for title, content in sections.items() if content)
-    write_atomically(path, _PAGE.substitute(title=escape(f"{report.policy.name}: how well it grasps"), body=body).encode())
+    html_page.write(path, f"{report.policy.name}: how well it grasps", "", sections)
 
 
 def _origin(report: Report, contract: Contract, sha256: str) -> dict[str, str]:
@@ -110,7 +108,7 @@ def _failures(measured: list[Measured]) -> str:
     for row in measured:
         counts = causes(row.outcomes)
         rows.append((row.suite, row.who, *(str(counts.get(cause, 0)) for cause in CAUSES), str(sum(counts.values()))))
-    return _table(("suite", "who", *CAUSES, "in all"), rows) + _facts(CAUSES)
+    return _table(("suite", "who", *CAUSES, "in all"), rows) + facts(CAUSES)
 
 
 def _unavoidable(own: list[Measured], measured: list[Measured]) -> str:
@@ -147,13 +145,15 @@ def _noise(measured: list[Measured]) -> str:
         return ""
     file = io.BytesIO()
     plots.noise_curve(curves, file)
-    return _picture(file, "png", "Everything else as in the suite randomised, and the same at each noise.")
+    return picture(file.getvalue(), "png", "Everything else as in the suite randomised, and the same at each noise.")
 
 
 def _map(row: Measured, contract: Contract) -> str:
     file = io.BytesIO()
     plots.heat_map(row.outcomes, contract, file)
-    return _picture(file, "png", f"{row.suite}: share and count of blocks grasped, by where they lay and how far they were turned.")
+    return picture(
+        file.getvalue(), "png", f"{row.suite}: share and count of blocks grasped, by where they lay and how far they were turned."
+    )
 
 
 def _film(row: Measured, policy: Path, contract: Contract) -> str:
@@ -169,7 +169,7 @@ def _film(row: Measured, policy: Path, contract: Contract) -> str:
         env.close()
     how = "grasped, and of all the farthest off" if episode.is_success else f"{episode.cause}, and of all failures the farthest off"
     caption = f"{row.suite}, seed {episode.seed}, {episode.kind}: {how}, {episode.miss_m * 1e3:.1f} mm. Black: no depth."
-    return _picture(file, "gif", caption)
+    return picture(file.getvalue(), "gif", caption)
 
 
 def _interval(interval: tuple[float, float]) -> str:
@@ -181,43 +181,6 @@ def _claim(documented: object) -> str:
     return (documented.__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
-    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    return "<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>\n"
-
-
-def _facts(facts: dict[str, str]) -> str:
-    return "<dl>" + "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items()) + "</dl>\n"
-
-
-def _picture(file: io.BytesIO, kind: str, caption: str) -> str:
-    source = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-    return f'<figure><img src="{source}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>\n'
-
-
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>$title</title>
-<style>
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif; color: #1f2328; background: #fff }
-h1 { font-size: 1.6rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #d0d7de }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .2rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e5e7eb }
-th { color: #57606a; font-weight: 600 }
-th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1.2rem }
-dt { color: #57606a } dd { margin: 0; overflow-wrap: anywhere }
-figure { margin: 1rem 0 } img { max-width: 100% } figcaption { color: #57606a; font-size: .9rem }
-pre { padding: .8rem; background: #f6f8fa; white-space: pre-wrap }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-$body
-</body>
-</html>
-""")
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The first two columns say of what."""
+    return table(head, rows, left=(0, 1))

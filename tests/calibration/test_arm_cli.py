@@ -31,13 +31,20 @@ def test_handeye_writes_camera_and_servos_with_their_sigma(folder, calibrated):
     assert written.dofbot_board.made.sigma["joint2.zero_deg"] > 0.0
     assert sorted(told["left_out"]) == ["a-image-15.png", "a-image-4.png"]
     assert "generalised least squares is used" in told["summary"]
+    gives_deg, sigma_deg = told["compliance_deg_per_nm"], told["servo_sigma"]["joint3.compliance_deg_per_nm"]
+    assert gives_deg[0] == gives_deg[4] == 0.0
+    assert 0.0 < abs(gives_deg[2]) < 4.0 * sigma_deg  # this arm is rigid
     page = (folder / "report.html").read_text()
     assert "bundle adjustment over pixels" in page
     assert "a-image-15.png" in page
 
 
 def test_the_corrected_servos_turn_where_they_are_sent(folder, calibrated):
-    assert run("servos", "--images", folder).exit_code == 0
+    result = run("servos", "--images", folder, "--report", folder / "servos.html")
+    assert result.exit_code == 0, result.output
+    assert "gives way" in result.output
+    page = (folder / "servos.html").read_text()
+    assert "Camera on the tool" not in page
     written = files.load(folder / "calibration.json")
     assert written.hand_eye is None
     zero_deg = np.degrees(calibrated.robot.in_gauge().zeros_rad)
@@ -113,8 +120,9 @@ def test_a_set_that_is_straight_down_only_is_refused_in_words(tmp_path, calibrat
 
 def test_the_grid_by_camera_is_told_in_millimetres_and_drawn(folder, tmp_path):
     picture = tmp_path / "grid.png"
-    result = run("grid", "--images", folder, "--plot", picture, "--json")
+    result = run("grid", "--images", folder, "--plot", picture, "--report", tmp_path / "grid.html", "--json")
     assert result.exit_code == 0, result.output
+    assert "Over the table: by camera" in (tmp_path / "grid.html").read_text()
     told = json.loads(result.output)["by camera"]
     assert told["places"] == 8
     assert 0.1 < told["median_mm"] < 4.0

@@ -192,16 +192,22 @@ def test_check_answers_with_its_exit_code(tmp_path: Path, printed: Path) -> None
     returns = put(tmp_path / "returns", {f"{i}.png": render.noisy(here, 5.0, rng) for i in range(3)})
     now = put(tmp_path / "now", {"0.png": render.noisy(here, 5.0, rng)})
     assert run("check", "--images", now, *options).exit_code == 2  # no reference yet
-    assert run("check", "--images", returns, *options, "--learn").exit_code == 0
+    assert run("check", "--images", returns, *options, "--learn").exit_code == 2  # through which lens?
+    robot = tmp_path / "robot.json"
+    lens = files.Lens("7", LENS.intrinsics, LENS.distortion, files.made("test"))
+    files.save(robot, files.Calibration(files.SCHEMA_VERSION, "ab", 0.388, True, "pca9685", lens=lens))
+    assert run("check", "--images", returns, *options, "--learn", "--calibration", robot).exit_code == 0
     result = run("check", "--images", now, *options, "--json")
     assert result.exit_code == 0
     assert json.loads(result.output)["has_moved"] is False
     knocked = put(tmp_path / "knocked", {"0.png": render.view(BOARD, moved, LENS)})
-    robot = tmp_path / "robot.json"
     asked = CalibrationConfig(str(robot), check_max_age_h=1.0)
     assert run("check", "--images", now, *options, "--calibration", robot).exit_code == 0
     assert camera_check.why_not_armed(asked, camera_check.now()) == ""
-    assert run("check", "--images", knocked, *options, "--calibration", robot).exit_code == 1
+    result = run("check", "--images", knocked, *options, "--calibration", robot)
+    assert result.exit_code == 1
+    assert "MOVED: 4.0" in result.output
+    assert "or the board was moved" in result.output
     assert "has moved" in camera_check.why_not_armed(asked, camera_check.now())
     unseen = put(tmp_path / "unseen", {"0.png": np.full((480, 640), 120, np.uint8)})
     assert run("check", "--images", unseen, *options).exit_code == 2

@@ -45,7 +45,7 @@ def test_a_check_from_the_future_a_damaged_one_and_none_at_all_are_refused(asked
     kept(asked, timedelta(hours=-1))
     assert "-1.0 h ago" in why_not_armed(asked, NOW)
     path = camera_check.path_of(tmp_path / "robot.json")
-    path.write_text('{"at": "2026-11-29T08:00:00", "has_moved": false, "shift_px": 0.1, "limit_px": 1.0}')  # no zone
+    path.write_text('{"at": "2026-11-29T08:00:00", "has_moved": false, "off_mm": 0.1, "limit_mm": 1.0}')  # no zone
     assert "never checked" in why_not_armed(asked, NOW)
     path.write_bytes(b"\x00")
     assert "never checked" in why_not_armed(asked, NOW)
