@@ -86,7 +86,8 @@ def _watch(ask: Callable[[], object]) -> tuple[StatusReport, float, StatusReport
     time.sleep(WATCHED_S)
     second = ask()
     if not isinstance(first, StatusReport) or not isinstance(second, StatusReport):
-        raise DofbotError(f"the process answered {type(second).__name__} when asked for its status")
+        other = second if isinstance(first, StatusReport) else first
+        raise DofbotError(f"the process answered {type(other).__name__} when asked for its status")
     return first, time.monotonic() - began_s, second
 
 

@@ -20,8 +20,7 @@ from edge.servos import command_from_pulses
 CONFIG = BusConfig()
 STRAIGHT = JointCommand(0.0, 0.0, 0.0, 0.0, 0.0, 0.030)
 ADDRESS = CONFIG.address
-# ServoKit truncates to counts of 4.88 µs: 0.659° where 2000 µs are 270°. Its pulse range is truncated too, to 1/16 count.
-COUNT_DEG = 0.659 * 17 / 16
+HALF_COUNT_DEG = 0.33  # of a count of 4.88 µs, where 2000 µs are 270°
 
 
 class FlakyI2C(EmulatedI2C):
@@ -84,7 +83,7 @@ def one_sentence(error: pytest.ExceptionInfo[BusError]) -> str:
 def test_a_write_is_one_read_back_and_one_transaction_a_servo(bus: Pca9685Bus, i2c: FlakyI2C) -> None:
     bus.write(STRAIGHT._replace(joint5_rad=math.radians(45.0)))
     middle = [f"{0x06 + 4 * channel:02x} 00 00 33 01" for channel in range(5)]  # 1500 µs in counts of 4.88 µs: 307 = 0x133
-    gripper = "1a 00 00 97 01"  # 134 of 180°: 1988.9 µs: 407 = 0x197
+    gripper = "1a 00 00 98 01"  # 134 of 180°: 1988.9 µs: 408 = 0x198
     assert [t.written.hex(" ") for t in i2c.trace] == ["00", *middle, gripper]
 
 
@@ -115,15 +114,17 @@ def test_opening_again_leaves_nothing_to_collect(bus: Pca9685Bus, i2c: FlakyI2C)
     bus.write(STRAIGHT)
 
 
-def test_what_the_servos_are_told_is_within_one_count_of_the_command(bus: Pca9685Bus, chip: Pca9685Emulator) -> None:
-    rng = np.random.default_rng(3)
+def test_what_the_servos_are_told_is_the_nearest_count_to_the_command(bus: Pca9685Bus, chip: Pca9685Emulator) -> None:
+    """ServoKit's own servos take the next lower one, which bends the whole arm one way, by 4 mm at the tool."""
+    rng, short = np.random.default_rng(3), []
     for joints_rad in rng.uniform(POSITION_MIN_RAD, POSITION_MAX_RAD, (300, 5)).tolist():
         command = JointCommand(*joints_rad, float(rng.uniform(0, OPENING_MAX_M)))
         bus.write(command)
         told = command_from_pulses(pulses_of(chip), CONFIG.servos)
-        short_deg = np.degrees(command.joints_rad) - np.degrees(told.joints_rad)
-        assert np.all((short_deg >= 0.0) & (short_deg < COUNT_DEG))
-        assert 0.0 <= told.opening_m - command.opening_m < 0.0006  # 0.46° where the table is steepest, 1.25 mm/°
+        short.append(np.degrees(command.joints_rad) - np.degrees(told.joints_rad))
+        assert abs(told.opening_m - command.opening_m) < 0.0003  # 0.22° where the table is steepest, 1.25 mm/°
+    assert np.abs(short).max() <= HALF_COUNT_DEG
+    assert np.abs(np.mean(short, axis=0)).max() < 0.05
 
 
 @pytest.mark.parametrize("limits", [POSITION_MIN_RAD, POSITION_MAX_RAD])
@@ -131,7 +132,7 @@ def test_what_the_servos_are_told_is_within_one_count_of_the_command(bus: Pca968
 def test_the_limits_themselves_can_be_sent(bus: Pca9685Bus, chip: Pca9685Emulator, limits: tuple[float, ...], opening_m: float) -> None:
     bus.write(JointCommand(*limits, opening_m))
     told = command_from_pulses(pulses_of(chip), CONFIG.servos)
-    assert np.degrees(told.joints_rad) == pytest.approx(np.degrees(limits), abs=COUNT_DEG)
+    assert np.degrees(told.joints_rad) == pytest.approx(np.degrees(limits), abs=HALF_COUNT_DEG)
 
 
 @pytest.mark.parametrize("oscillator_hz", [23_000_000, 24_060_000, 27_000_000])
@@ -144,7 +145,7 @@ def test_the_reference_clock_trims_the_oscillator_of_a_unit(oscillator_hz: int) 
         bus.write(STRAIGHT)
         return math.degrees(command_from_pulses(pulses_of(chip), config.servos).joint1_rad)
 
-    assert abs(told(oscillator_hz)) < COUNT_DEG
+    assert abs(told(oscillator_hz)) < HALF_COUNT_DEG
     assert abs(told(25_000_000)) > 7.0
 
 
@@ -160,7 +161,7 @@ def test_servos_answer_on_their_own_channels(chip: Pca9685Emulator, i2c: FlakyI2
     bus.open()
     bus.write(STRAIGHT)
     assert command_from_pulses(pulses_of(chip, config), servos).joints_rad == pytest.approx(
-        STRAIGHT.joints_rad, abs=math.radians(COUNT_DEG)
+        STRAIGHT.joints_rad, abs=math.radians(HALF_COUNT_DEG)
     )
     assert [channel for channel in range(16) if chip.pulse_us(channel)] == [5, 7, 9, 11, 13, 15]
 
@@ -212,7 +213,7 @@ def test_release_on_a_dead_bus_raises_nothing_and_says_so(bus: Pca9685Bus, i2c: 
     assert "may still be powered" in caplog.text
 
 
-@pytest.mark.parametrize("survived", range(34))
+@pytest.mark.parametrize("survived", range(10))
 def test_release_works_however_far_open_came(chip: Pca9685Emulator, i2c: FlakyI2C, survived: int) -> None:
     chip.write(bytes((0x00, 0x20)))
     chip.write(bytes((0x06, 0, 0, 0x33, 0x01)))

@@ -41,7 +41,6 @@ START_UP = [
     "W 00 a0",  # MODE1 RESTART (bit 7: nothing was halted, so it clears itself) and auto-increment
 ]
 READ_BACK = ["R fe → 79", "R 00 → 20"]  # PRE_SCALE took; MODE1 is awake, with auto-increment, and nothing else
-PULSE_RANGES = "R fe → 79"  # PRE_SCALE, from which ServoKit computes counts of min_us and max_us
 CHECK = "R 00 → 20"  # MODE1 before each set point: a chip that was reset reads 11
 FIVE_MIDDLES = [
     # register LEDn_ON_L = 06 + 4n; ON = 0; OFF = 0x0133 = 307 counts of 4.88 µs = 1498 µs; all five load at this STOP (OCH = 0)
@@ -51,7 +50,7 @@ FIVE_MIDDLES = [
     "W 12 00 00 33 01",
     "W 16 00 00 33 01",
 ]
-GRIPPER = "W 1a 00 00 97 01"  # 134 of 180°: 407 counts = 1986 µs
+GRIPPER = "W 1a 00 00 98 01"  # 134 of 180°: 1988.9 µs, nearest are 408 counts = 1991 µs
 
 
 @pytest.fixture
@@ -64,14 +63,13 @@ def pca9685() -> tuple[EmulatedI2C, Pca9685Bus]:
 def test_the_bytes_of_servokit(pca9685: tuple[EmulatedI2C, Pca9685Bus]) -> None:
     i2c, bus = pca9685
     command = command_from_deg((0.0, 0.0, 0.0, 0.0, 45.0, 44.0))
-    ranges = [PULSE_RANGES] * 24  # two for each servo when it is made, two for its range
-    assert told(i2c, bus.open) == [ALL_OFF, PROBE, *START_UP, *READ_BACK, *ranges]
+    assert told(i2c, bus.open) == [ALL_OFF, PROBE, *START_UP, *READ_BACK]
     for _ in ("first", "second"):  # no difference: the first pulse is a set point like the others
         assert told(i2c, lambda: bus.write(command)) == [CHECK, *FIVE_MIDDLES, GRIPPER]
     assert told(i2c, bus.check) == [CHECK]
     assert told(i2c, bus.release) == [ALL_OFF]
     i2c.writeto(0x00, b"\x06")  # SWRST: as after a brown-out, the chip acknowledges, asleep
-    assert told(i2c, bus.open) == [ALL_OFF, *START_UP, *READ_BACK, *ranges[:12]]  # the servos are there, their ranges are set again
+    assert told(i2c, bus.open) == [ALL_OFF, *START_UP, *READ_BACK]
     assert told(i2c, bus.close) == [ALL_OFF]
 
 
@@ -80,7 +78,7 @@ def test_a_channel_that_is_let_go_gets_full_off() -> None:
     i2c = EmulatedI2C({0x40: Pca9685Emulator()})
     bus = Pca9685Bus(BusConfig(), i2c)
     bus.open()
-    assert told(i2c, lambda: setattr(bus._kit.servo[3], "angle", None)) == ["W 12 00 00 00 10"]  # LED3_OFF_H bit 4: full OFF
+    assert told(i2c, lambda: bus.write_pulse(3, 0.0)) == [CHECK, "W 12 00 00 00 10"]  # LED3_OFF_H bit 4: full OFF
 
 
 # ------------------------------------------------------------------ the DOFBOT's board
