@@ -1,7 +1,7 @@
 """`dofbot calibrate handeye` and `servos`: camera and servos from one folder of images with the joints they were taken at."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -35,6 +35,18 @@ Report = Annotated[
 ]
 
 
+Camera = Literal["wrist", "forearm", "fixed"]  # `calibration.arm_model.CameraPlace`, which would import NumPy
+Where = Annotated[
+    Camera | None,
+    typer.Option(
+        "--camera",
+        help="Where it is. wrist: behind joint 5, as policies need it. forearm: on link 4, before joint 5. fixed: on a stand, "
+        "and the gripper holds the board. As before for a folder that was begun, else the wrist.",
+        show_default=False,
+    ),
+]
+
+
 class Source(NamedTuple):
     """Where everything comes from."""
 
@@ -48,6 +60,7 @@ class Source(NamedTuple):
 
 def handeye(
     images: Images = None,
+    camera: Where = None,
     board: BoardFile = None,
     calibration: File = None,
     joints: Joints = None,
@@ -59,22 +72,25 @@ def handeye(
     manual: Annotated[bool, typer.Option("--manual", help="Move the arm by hand; its joints are read back, or you type them.")] = False,
     take: Annotated[
         str,
-        typer.Option(metavar="COMMAND", help="--live, --manual: takes one image and writes it to {}; without it you save one yourself."),
+        typer.Option(
+            metavar="COMMAND", help="--live, --manual: takes one image with another camera than the configured one, and writes it to {}."
+        ),
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="--live: do not ask before the arm moves.")] = False,
     simulate: Simulate = False,
     seed: Seed = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Find where the camera sits on the tool, and with it zero, scale and direction of the servos.
+    """Find where the camera sits on the arm, or stands, and with it zero, scale and direction of the servos.
 
     20 images or more of one board that stays where it is: 8 with the tool straight down, 12 tilted to all sides, and 8 more straight
-    down to judge by (held_out = 1 in the joints file). Two methods are compared by their error on images that they did not see.
+    down to judge by (held_out = 1 in the joints file). For a camera on a stand the gripper holds the board: 20 poses that differ in
+    tilt, turn and roll, and 8 more. Two methods are compared by their error on images that they did not see.
     The servos' part is written along: the camera's place holds for the arm that it was found with.
     """
     if live or manual:
-        _collect(images, board, calibration, config, take, simulate, manual, yes)
-    source = solved_from(images, board, calibration, joints, config, simulate, seed, as_json)
+        _collect(images, camera, board, calibration, config, take, simulate, manual, yes)
+    source = solved_from(images, camera, board, calibration, joints, config, simulate, seed, as_json)
     found = source.solved.found
     page = report or source.images / "report.html"
     _write_report(page, source)
@@ -85,12 +101,15 @@ def handeye(
     _write(source, "dofbot calibrate handeye", with_hand_eye=True)
     if as_json:
         return print_json(_told(found, source) | {"report": str(page)})
-    typer.echo(f"written to {source.calibration}: hand_eye and servos")
+    from calibration import placements
+
+    typer.echo(f"written to {source.calibration}: the camera {placements.WHERE[source.solved.arm.camera]}, and servos")
     return None
 
 
 def _collect(
     images: Path | None,
+    camera: Camera | None,
     board: Path | None,
     calibration: Path | None,
     config: Path | None,
@@ -114,13 +133,14 @@ def _collect(
         raise ConfigError(f"calibration {calibration} has no lens, expected one; run dofbot calibrate intrinsics first")
     settings = configuration.load(config) if config else configuration.Config()
     if manual:
-        collect_cli.manual(images, drawn, settings, before, take)
+        collect_cli.manual(images, drawn, settings, before, calibration, take, camera)
     else:
-        collect_cli.live(images, drawn, settings, before, take, yes)
+        collect_cli.live(images, drawn, settings, before, calibration, take, yes, camera)
 
 
 def servos(
     images: Images = None,
+    camera: Where = None,
     board: BoardFile = None,
     calibration: File = None,
     joints: Joints = None,
@@ -131,9 +151,10 @@ def servos(
 ) -> None:
     """Find zero, scale, direction and repeatability of each servo, from the same images as handeye; the camera's place stays as it is.
 
-    No picture shows the zero of joint 1 (the whole table turns with it) and of joint 5 (the camera turns with it): set them by eye.
+    No picture shows the zero of joint 1 (the whole table turns with it) and of joint 5 (the camera turns with it). The first is found by
+    touch (dofbot calibrate grid --touch), the second is set by eye.
     """
-    source = solved_from(images, board, calibration, joints, config, simulate, seed, as_json)
+    source = solved_from(images, camera, board, calibration, joints, config, simulate, seed, as_json)
     if not as_json:
         _show_servos(source.solved)
         _show_truth(source)
@@ -148,6 +169,7 @@ def servos(
 
 def solved_from(
     images: Path | None,
+    camera: Camera | None,
     board: Path | None,
     calibration: Path | None,
     joints: Path | None,
@@ -157,15 +179,13 @@ def solved_from(
     quiet: bool,
 ) -> Source:
     """The folder's estimate; one that did not keep its thresholds comes with its refusal."""
-    import numpy as np
-
-    from calibration import arm_session, joints_file
-    from calibration.simulated_arm import CAMERA_ON_TOOL
+    from calibration import arm_session, joints_file, placements
+    from calibration.lens import lens_of
     from edge import calibration as files
     from edge import config as configuration
 
     if simulate:
-        images = _simulated(images, calibration, seed, quiet=quiet)
+        images = _simulated(images, camera or "wrist", calibration, seed, quiet=quiet)
     if images is None:
         raise ConfigError("--images is missing, expected a folder of images with joints.csv; or try it without an arm: --simulate")
     calibration = calibration or images / "calibration.json"
@@ -176,7 +196,8 @@ def solved_from(
         raise ConfigError(f"calibration {calibration} has no lens, expected one; run dofbot calibrate intrinsics first")
     posed = joints_file.load(joints_file.find(images, joints))
     session = look_at(images, drawn, quiet=quiet)
-    arm = arm_session.arm_as_taken(images, configuration.load(config) if config else configuration.Config(), before)
+    settings = configuration.load(config) if config else configuration.Config()
+    arm = arm_session.arm_as_taken(images / arm_session.NAME, settings, before, camera)
     views, held_out, points = arm_session.views_of(session, posed, arm, drawn)
     if session.size != before.lens.intrinsics[:2]:
         raise ConfigError(
@@ -184,32 +205,34 @@ def solved_from(
         )
     refused = {name: seen.refused for name, seen in session.images.items() if seen.refused}
     try:
-        solved = arm_session.solve(views, held_out, points, before.lens, arm, np.array(CAMERA_ON_TOOL))
+        guess = placements.drawn(arm.camera, points, lens_of(before.lens.intrinsics, before.lens.distortion)).hand_eye
+        solved = arm_session.solve(views, held_out, points, before.lens, arm, guess)
     except arm_session.RefusedEstimateError as error:
         return Source(images, calibration, config, refused, error.solved, error)
     return Source(images, calibration, config, refused, solved, None)
 
 
-def _simulated(images: Path | None, calibration: Path | None, seed: int, *, quiet: bool) -> Path:
+def _simulated(images: Path | None, camera: Camera, calibration: Path | None, seed: int, *, quiet: bool) -> Path:
     """The folder, filled by a simulated arm; one that was begun is completed."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from calibration import plan_poses, simulated_arm, simulated_session
 
-    folder = images or Path(f"simulated-arm-{seed}")
+    folder = images or Path(f"simulated-arm-{seed}" + ("" if camera == "wrist" else f"-{camera}"))
     if calibration and calibration != folder / simulated_session.CALIBRATION:
         raise ConfigError(f"--calibration {calibration} with --simulate, expected none: what a simulated arm has goes into {folder} only")
     before = simulated_session.truth_of(folder)
-    if folder.exists() and (any(folder.iterdir()) if before is None else before.seed != seed):
-        raise ConfigError(f"--images {folder} has other images, expected a new folder, or one of --simulate --seed {seed}; name another")
+    if folder.exists() and (any(folder.iterdir()) if before is None else (before.seed, before.camera) != (seed, camera)):
+        wanted = f"--simulate --seed {seed} --camera {camera}"
+        raise ConfigError(f"--images {folder} has other images, expected a new folder, or one of {wanted}; name another")
     console = Console(stderr=True, quiet=quiet)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, disable=quiet) as progress:
         task = progress.add_task("planning poses", total=None)
-        plan = plan_poses.plan(simulated_arm.SCENE)
+        plan = plan_poses.plan(simulated_arm.scene(camera))
         progress.update(task, description="taking simulated pictures", total=len(plan.calibrate_rad) + len(plan.held_out_rad))
-        simulated_session.take(folder, seed, plan, simulated_arm.Errors(), lambda _: progress.advance(task))
+        simulated_session.take(folder, seed, plan, simulated_arm.Errors(), lambda _: progress.advance(task), camera)
     return folder
 
 
@@ -218,11 +241,15 @@ def _write(source: Source, by: str, *, with_hand_eye: bool) -> None:
     from edge import calibration as files
 
     solved = source.solved
-    serial = files.load(source.calibration).lens
-    parts: dict[str, Any] = {solved.arm.bus.driver: servo_zeros.part(solved.arm.bus, solved.found, solved.signs, by)}
+    before = files.load(source.calibration)
+    serial, servos, bus = before.lens, getattr(before, solved.arm.bus.driver), solved.arm.bus
+    taken = (bus.board if bus.driver == "dofbot_board" else bus).servos[0]
+    if servos is not None and "joint1.zero_deg" in servos.made.sigma and servos.servos[0] != taken:
+        typer.echo("joint 1's zero, which the touch test had found, is as it was before that: touch again", err=True)
+    parts: dict[str, Any] = {bus.driver: servo_zeros.part(bus, solved.found, solved.signs, by)}
     if with_hand_eye:
         assert serial is not None
-        parts["hand_eye"] = hand_eye.part(solved.found, serial.serial, by)
+        parts |= hand_eye.parts(solved.found, solved.arm.camera, serial.serial, by)
     write_parts(source.calibration, source.config, **parts)
 
 
@@ -291,7 +318,7 @@ def _told(found: "Estimate", source: Source) -> dict[str, Any]:
     """For scripts: what a person is shown, in the units that the names end in."""
     import numpy as np
 
-    from calibration import arm_report, hand_eye, servo_zeros
+    from calibration import arm_report, hand_eye, placements, servo_zeros
 
     def median_mm(errors: Any) -> float:
         return 1e3 * float(np.median(errors))
@@ -299,7 +326,7 @@ def _told(found: "Estimate", source: Source) -> dict[str, Any]:
     return {
         "method": found.method,
         "summary": hand_eye.describe(found),
-        "transform_camera_to_tool": found.state.hand_eye.tolist(),
+        f"transform_camera_to_{placements.MOVES_TO[source.solved.arm.camera]}": found.state.hand_eye.tolist(),
         "sigma": found.sigma(),
         "servo_sigma": servo_zeros.sigma(found),
         "zeros_deg": np.degrees(found.state.zeros_rad).tolist(),

@@ -1,6 +1,7 @@
 """From commanded joint angles to pixels: the arm, the camera on it and the board, with all derivatives.
 
-A joint turns to `zero + (1 + scale) · commanded`. A board point p is seen at
+A joint turns to `zero + (1 + scale) · commanded + compliance · load`, where the load is gravity's on the commanded pose
+(`calibration.gravity`). A board point p is seen at
 
     camera on the arm:  inv(hand_eye) · inv(flange(q)) · board · p     hand_eye = camera to flange, board = board to table
     camera fixed:       inv(hand_eye) · flange(q) · board · p          hand_eye = camera to table,  board = board to tool
@@ -13,13 +14,14 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration import gravity
 from calibration.lens import project
 from edge import robot
 from edge.kinematics import Mount
 from edge.messages import Float64
 
 Index = NDArray[np.intp]
-CameraPlace = Literal["tool", "before_joint5", "fixed"]
+CameraPlace = Literal["wrist", "forearm", "fixed"]  # after joint 5, before it, or not on the arm
 
 
 class Chain(NamedTuple):
@@ -38,9 +40,10 @@ class Arm(Protocol):
     joint_names: tuple[str, ...]
     noise_groups: tuple[int, ...]  # joints with one number have one σ; () per joint
     commanded: Float64  # (n, k)
-    adjustable: int  # how many joints have a zero and a scale to estimate: all or none
+    load_nm: Float64  # (n, k)
+    adjustable: int  # how many joints have a zero, a scale and a compliance to estimate: all or none
 
-    def chain(self, zeros: Float64, scales: Float64) -> Chain:
+    def chain(self, zeros: Float64, scales: Float64, compliance: Float64 | float = 0.0) -> Chain:
         """The flange in every image."""
 
     def take(self, index: Index) -> "Arm":
@@ -54,20 +57,21 @@ class ServoArm:
     noise_groups: tuple[int, ...] = (0, 1, 2, 3, 4)
     adjustable: int = 5
 
-    def __init__(self, commanded_rad: Float64, mount: Mount, camera: CameraPlace = "tool") -> None:
+    def __init__(self, commanded_rad: Float64, mount: Mount, camera: CameraPlace = "wrist") -> None:
         self.commanded = np.asarray(commanded_rad, dtype=float).reshape(-1, 5)
         self.mount, self.camera = mount, camera
         self.fixed_camera: bool = camera == "fixed"
+        self.load_nm = gravity.load_nm(self.commanded, mount)
 
     def take(self, index: Index) -> "ServoArm":
         """The same arm in some of the images."""
         return ServoArm(self.commanded[index], self.mount, self.camera)
 
-    def chain(self, zeros: Float64, scales: Float64) -> Chain:
+    def chain(self, zeros: Float64, scales: Float64, compliance: Float64 | float = 0.0) -> Chain:
         """Forward kinematics of all images at once, as `edge.kinematics.transform_tool_to_table` does one."""
-        q = zeros + (1.0 + scales) * self.commanded
+        q = zeros + (1.0 + scales) * self.commanded + compliance * self.load_nm
         q1, a2, a3 = q[:, 0], q[:, 1], q[:, 1] + q[:, 2]
-        phi, q5 = a3 + q[:, 3], q[:, 4] if self.camera != "before_joint5" else np.zeros(len(q))
+        phi, q5 = a3 + q[:, 3], q[:, 4] if self.camera != "forearm" else np.zeros(len(q))
         base = self.mount.transform_base_to_table()
         outward = np.stack((-np.sin(q1), np.cos(q1), np.zeros_like(q1)), axis=-1)
         up = np.array([0.0, 0.0, 1.0])
@@ -86,7 +90,7 @@ class ServoArm:
         flange[:, :3, 3], flange[:, 3, 3] = wrist + along(phi, robot.WRIST_TO_TOOL_M), 1.0
         axis = np.stack((np.broadcast_to(up, outward.shape), -side, -side, -side, ahead), axis=1)
         origin = np.stack((np.zeros_like(wrist), shoulder, elbow, wrist, flange[:, :3, 3]), axis=1)
-        if self.camera == "before_joint5":
+        if self.camera == "forearm":
             axis[:, 4] = 0.0
         axis, origin = axis @ base[:3, :3].T, origin @ base[:3, :3].T + base[:3, 3]
         return Chain(base @ flange, axis, -np.cross(axis, origin), origin)
@@ -101,15 +105,15 @@ class PosedArm:
 
     def __init__(self, transform_flange_to_base: Float64, fixed_camera: bool = False) -> None:
         self.poses, self.fixed_camera = np.asarray(transform_flange_to_base, dtype=float), fixed_camera
-        self.commanded = np.zeros((len(self.poses), 6))
+        self.commanded = self.load_nm = np.zeros((len(self.poses), 6))
 
     def take(self, index: Index) -> "PosedArm":
         """The same arm in some of the images."""
         return PosedArm(self.poses[index], self.fixed_camera)
 
-    def chain(self, zeros: Float64, scales: Float64) -> Chain:
+    def chain(self, zeros: Float64, scales: Float64, compliance: Float64 | float = 0.0) -> Chain:
         """The poses as they are; the flange turns about its own origin."""
-        del zeros, scales
+        del zeros, scales, compliance
         turn, still = np.broadcast_to(np.eye(3), (len(self.poses), 3, 3)), np.zeros((len(self.poses), 3, 3))
         origin = np.broadcast_to(self.poses[:, None, :3, 3], (len(self.poses), 6, 3))
         drift = np.concatenate((-np.cross(turn, origin[:, :3]), turn), axis=1)
@@ -136,6 +140,7 @@ class State(NamedTuple):
     zeros_rad: Float64  # (k,)
     scales: Float64  # (k,)
     lens: Float64  # (9,)
+    compliance: Float64 | float = 0.0  # (k,) rad/(N·m); 0: rigid
 
 
 class Predicted(NamedTuple):
@@ -151,17 +156,19 @@ def state_names(arm: Arm) -> tuple[str, ...]:
     six = ("rx", "ry", "rz", "x", "y", "z")
     joints = arm.joint_names[: arm.adjustable]
     names = [f"hand-eye {axis}" for axis in six] + [f"board {axis}" for axis in six]
-    names += [f"zero {joint}" for joint in joints] + [f"scale {joint}" for joint in joints]
+    names += [f"{what} {joint}" for what in ("zero", "scale", "compliance") for joint in joints]
     return (*names, "fx", "fy", "cx", "cy", "k1", "k2")
 
 
 def moved(state: State, step: Float64, adjustable: int) -> State:
     """The state after a small step (p,) in the columns of `state_names`."""
     zeros, scales, lens = state.zeros_rad.copy(), state.scales.copy(), state.lens.copy()
-    zeros[:adjustable] += step[12 : 12 + adjustable]
-    scales[:adjustable] += step[12 + adjustable : 12 + 2 * adjustable]
-    lens[:6] += step[12 + 2 * adjustable :]
-    return State(_nudged(state.hand_eye, step[:6]), _nudged(state.board, step[6:12]), zeros, scales, lens)
+    joints = step[12 : 12 + 3 * adjustable].reshape(3, adjustable)
+    zeros[:adjustable] += joints[0]
+    scales[:adjustable] += joints[1]
+    lens[:6] += step[12 + 3 * adjustable :]
+    compliance = state.compliance + joints[2] if adjustable else 0.0
+    return State(_nudged(state.hand_eye, step[:6]), _nudged(state.board, step[6:12]), zeros, scales, lens, compliance)
 
 
 def _nudged(pose: Float64, step: Float64) -> Float64:
@@ -198,13 +205,13 @@ def inverse(pose: Float64) -> Float64:
 
 def transform_board_to_camera(state: State, arm: Arm) -> Float64:
     """(n, 4, 4): where the model puts the board before the camera."""
-    flange = arm.chain(state.zeros_rad, state.scales).transform_flange_to_table
+    flange = arm.chain(state.zeros_rad, state.scales, state.compliance).transform_flange_to_table
     return inverse(state.hand_eye) @ (flange if arm.fixed_camera else inverse(flange)) @ state.board
 
 
 def predict(state: State, arm: Arm, points_m: Float64) -> Predicted:
     """Pixels of the board's points (m, 3) in every image, with derivatives; the arithmetic is in the module's docstring."""
-    chain = arm.chain(state.zeros_rad, state.scales)
+    chain = arm.chain(state.zeros_rad, state.scales, state.compliance)
     flange = chain.transform_flange_to_table if arm.fixed_camera else inverse(chain.transform_flange_to_table)
     turned = points_m @ state.board[:3, :3].T
     on_board = turned + state.board[:3, 3]  # (m, 3), frame of the table, or of the tool
@@ -222,5 +229,5 @@ def predict(state: State, arm: Arm, points_m: Float64) -> Predicted:
         by_joint = -by_board @ np.swapaxes(swept, -1, -2)
     columns = [by_flange @ cross_matrix(from_eye), -by_flange, -by_board @ cross_matrix(turned), by_board]
     if arm.adjustable:
-        columns += [by_joint, by_joint * arm.commanded[:, None, None]]
+        columns += [by_joint, by_joint * arm.commanded[:, None, None], by_joint * arm.load_nm[:, None, None]]
     return Predicted(pixels, np.concatenate((*columns, by_lens), axis=-1), by_joint)

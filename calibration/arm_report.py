@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration import hand_eye
+from calibration import hand_eye, placements
 from calibration.arm_session import Solved
 from calibration.images import Rejected
 from calibration.report import figure, page, picture_of, table
@@ -27,13 +27,13 @@ def write(path: Path, solved: Solved, folder: Path, refused: dict[str, str]) -> 
         + f"<p>{escape(hand_eye.describe(found))}.</p>"
         + "".join(f'<p class="bearable">{escape(line)}.</p>' for line in found.warnings),
         "Both methods": table(("", "generalised least squares", "bundle adjustment over pixels"), both_methods(found)),
-        "Camera on the tool": table(("number", "value", "σ"), camera(found)),
+        f"Camera {placements.WHERE[solved.arm.camera]}": table(("number", "value", "σ"), camera(found)),
         "Servos": table(("joint", "zero, °", "scale", "direction", "repeatability, °"), servos(solved)),
         "Errors on images that were not used": _bars(solved),
         "Some of the images": _pictures(solved, folder),
         "Images that were not used": table(("image", "why"), out) if out else "<p>None.</p>",
     }
-    page(path, "Camera on the arm, and its servos", f"{len(found.used)} images of {folder}", sections)
+    page(path, "The camera, and the servos of the arm", f"{len(found.used)} images of {folder}", sections)
 
 
 def state(check: Check) -> str:

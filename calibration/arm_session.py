@@ -15,10 +15,11 @@ import numpy as np
 from msgspec import Struct
 
 from calibration import closed_form, hand_eye, observability, servo_zeros
-from calibration.arm_model import ServoArm, State, Views
+from calibration.arm_model import Arm, CameraPlace, Chain, ServoArm, State, Views, inverse
 from calibration.boards import Board, points_m
 from calibration.images import CORNERS_MIN, IMAGES_MIN
 from calibration.lens import NAMES, lens_of
+from calibration.placements import WHERE
 from edge.calibration import Calibration, Lens, applied
 from edge.config import BusConfig, Config, MountConfig
 from edge.errors import CalibrationError, ConfigError
@@ -42,6 +43,7 @@ class ArmAsTaken(Struct, frozen=True, forbid_unknown_fields=True):
 
     mount: MountConfig
     bus: BusConfig
+    camera: CameraPlace = "wrist"
 
 
 class Solved(NamedTuple):
@@ -63,27 +65,34 @@ class RefusedEstimateError(CalibrationError):
         self.solved = solved
 
 
-def arm_as_taken(folder: Path, config: Config, calibration: Calibration) -> ArmAsTaken:
-    """As kept in the folder; at the first call, what is in force now, which is then kept. Raises `ConfigError` for a damaged file."""
-    path = folder / NAME
+def arm_as_taken(path: Path, config: Config, calibration: Calibration, camera: CameraPlace | None = None) -> ArmAsTaken:
+    """As kept in the file; at the first call, what is in force now, which is then kept.
+
+    Raises `ConfigError` for a damaged file, and where the camera was elsewhere; None: wherever it was, else on the wrist.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ArmAsTaken)
+        kept = msgspec.json.decode(path.read_bytes(), type=ArmAsTaken)
+        if camera not in (None, kept.camera):
+            raise ConfigError(
+                f"{path} says that the camera was {WHERE[kept.camera]}, expected --camera {kept.camera}; or take a new folder"
+            )
+        return kept
     except FileNotFoundError:
         pass
     except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError(f"{path} is damaged or not ours ({error}); remove it if no servo was calibrated since the images") from None
-    now = in_force(config, calibration)
+        raise ConfigError(f"{path} is damaged or not ours ({error}); remove it if no servo was calibrated since") from None
+    now = in_force(config, calibration, camera or "wrist")
     try:
         write_atomically(path, msgspec.json.format(msgspec.json.encode(now)) + b"\n")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror}), expected a folder of your own; copy the images") from None
+        raise ConfigError(f"{path} cannot be written ({error.strerror}), expected a folder of your own; copy what is in it") from None
     return now
 
 
-def in_force(config: Config, calibration: Calibration) -> ArmAsTaken:
+def in_force(config: Config, calibration: Calibration, camera: CameraPlace = "wrist") -> ArmAsTaken:
     """Mount and servos as calibrated so far."""
     bus = msgspec.structs.replace(applied(config, calibration).bus, driver=calibration.driver)
-    return ArmAsTaken(MountConfig(inverted=calibration.inverted, base_height_m=calibration.base_height_m), bus)
+    return ArmAsTaken(MountConfig(inverted=calibration.inverted, base_height_m=calibration.base_height_m), bus, camera)
 
 
 def views_of(session: "Session", posed: "Mapping[str, Posed]", arm: ArmAsTaken, board: Board) -> tuple[Views, Views | None, Float64]:
@@ -101,7 +110,7 @@ def views_of(session: "Session", posed: "Mapping[str, Posed]", arm: ArmAsTaken, 
     for row, seen in enumerate(session.used.values()):
         corners[row, [index[number] for number in seen.ids]] = seen.corners_px
     joints = np.array([posed[name].joints_rad for name in names])
-    views = Views(ServoArm(joints, Mount(arm.mount.base_height_m, arm.mount.inverted)), corners, names)
+    views = Views(ServoArm(joints, Mount(arm.mount.base_height_m, arm.mount.inverted), arm.camera), corners, names)
     kept_back = np.array([posed[name].held_out for name in names])
     held_out = views.take(np.flatnonzero(kept_back)) if kept_back.sum() >= 3 else None
     return views.take(np.flatnonzero(~kept_back)) if held_out else views, held_out, points_m(board, ids)
@@ -134,9 +143,14 @@ def _require_motion(views: Views, points: Float64, lens: Float64, guess: Float64
     """Raise `CalibrationError` for poses that leave something open: directions and order would then be guessed from nothing."""
     count = len(views.arm.joint_names)
     seen = closed_form.board_poses(views.corners_px, points, lens).transform_board_to_camera
-    boards = views.arm.chain(np.zeros(count), np.zeros(count)).transform_flange_to_table @ guess @ seen
+    boards = _hand(views.arm.chain(np.zeros(count), np.zeros(count)), views.arm) @ guess @ seen
     state = State(guess, boards[0], np.zeros(count), np.zeros(count), lens)
     observability.require(views.arm, state, points, np.isfinite(views.corners_px[..., 0]))
+
+
+def _hand(chain: Chain, arm: Arm) -> Float64:
+    """(n, 4, 4) what the hand-eye is multiplied with from the left to end at the board."""
+    return inverse(chain.transform_flange_to_table) if arm.fixed_camera else chain.transform_flange_to_table
 
 
 def _order(views: Views, points: Float64, lens: Float64) -> str:
@@ -163,7 +177,7 @@ def better_order(views: Views, points: Float64, lens: Float64) -> tuple[str, ...
     seen = closed_form.board_poses(views.corners_px, points, lens).transform_board_to_camera
     apart = {}
     for order in permutations(range(5)):
-        flange = ServoArm(arm.commanded[:, order], arm.mount).chain(np.zeros(5), np.zeros(5)).transform_flange_to_table
+        flange = _hand(ServoArm(arm.commanded[:, order], arm.mount, arm.camera).chain(np.zeros(5), np.zeros(5)), arm)
         apart[order] = float(np.median(closed_form.agreement(closed_form.park(flange, seen), flange, seen, points)))
     best = min(apart, key=lambda order: apart[order])
     if best == tuple(range(5)) or apart[best] > BETTER * apart[tuple(range(5))]:

@@ -1,24 +1,20 @@
 """`dofbot calibrate …`: print a board, then measure lens, block and depth with it; each result goes into one file, or is refused."""
 
 import enum
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibration import arm_cli, grid_cli
-from calibration.steps import board_of, depth_image, lens_of, look_at, markers_of, pose_of, print_json, write_parts
+from calibration import arm_cli, check_cli, grid_cli, lens_cli
+from calibration.steps import board_of, depth_image, lens_of, look_at, markers_of, pose_of, print_json, settings_of, simulated, write_parts
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
     from calibration.boards import Board
-    from calibration.intrinsics import Calibrated
-    from calibration.session import Session
-    from calibration.verdict import Figure
+    from edge.calibration import Calibration
+    from edge.config import Config
 
-EXIT_MOVED, EXIT_CANNOT_SAY = 1, 2
-POLL_S = 0.5
 
 Images = Annotated[Path, typer.Option(help="Folder of one stream's images; what is found in them is kept there, so more may be added.")]
 BoardFile = Annotated[Path, typer.Option("--board", help="The JSON that was written beside the board's PDF.")]
@@ -29,6 +25,8 @@ Ruler = Annotated[
 File = Annotated[Path, typer.Option("--calibration", help="The robot's calibration file; made where there is none.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file that describes the robot, for a new calibration file.")]
 Serial = Annotated[str, typer.Option(help="The camera's serial number, as rs-enumerate-devices or dofbot doctor tells it.")]
+Simulate = Annotated[bool, typer.Option("--simulate", help="Let a simulated camera take the pairs: the one of intrinsics --simulate.")]
+Seed = Annotated[int, typer.Option(min=0, help="--simulate: which camera.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -55,10 +53,13 @@ def register(app: typer.Typer) -> None:
         help="Measure this robot, step by step: board, intrinsics, handeye, depth, block; check whether it still holds.",
         no_args_is_help=True,
     )
-    epilog = "Exit codes: 0 done, 2 wrong options or files, 9 refused: the reason is said, and nothing was written."
-    for step in (board, ruler, intrinsics, arm_cli.handeye, arm_cli.servos, grid_cli.grid, depth, block):
+    epilog = (
+        "Exit codes: 0 done, 1 camera or bus is away, 2 wrong options or files, 4 a runtime has the robot, "
+        "9 refused: the reason is said, and nothing was written."
+    )
+    for step in (board, ruler, lens_cli.intrinsics, arm_cli.handeye, arm_cli.servos, grid_cli.grid, depth, block):
         group.command(epilog=epilog)(step)
-    group.command(epilog="Exit codes: 0 where it was, 1 the camera has moved, 2 cannot say: the reason is said.")(check)
+    group.command(epilog="Exit codes: 0 where it was, 1 the camera has moved, 2 cannot say: the reason is said.")(check_cli.check)
     app.add_typer(group, name="calibrate")
 
 
@@ -114,69 +115,23 @@ def ruler(
     return None
 
 
-def intrinsics(
-    images: Images,
-    board: BoardFile,
-    serial: Serial,
-    calibration: File,
-    ruler_mm: Ruler = None,
-    factory: Annotated[
-        tuple[float, float, float, float] | None,
-        typer.Option(
-            metavar="FX FY CX CY", help="The camera's own intrinsics of this stream: a start, and what is not seen stays near them."
-        ),
-    ] = None,
-    config: ConfigFile = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Wait for more images until every figure is good.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Write a page with pictures to this HTML file.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure the lens: 25 to 40 images of the ChArUco board, tilted by 20° to 45°, near enough to fill the image, in all its parts.
-
-    Run it again after every few images: it shows where corners are missing, looks at new images only, and writes once the result is
-    good enough. With --watch it does so by itself whenever images come, until every figure is good; Ctrl-C ends it.
-    """
-    from calibration import report as reports
-    from calibration import verdict
-
-    drawn = board_of(board, ruler_mm)
-    drawn.scale  # noqa: B018 - raises at once where the rulers were not measured, not after a minute
-    while True:
-        try:
-            session = look_at(images, drawn, quiet=as_json)
-            found, judged = _lens_from(session, drawn, factory, quiet=as_json)
-        except (CalibrationError, ConfigError) as error:
-            if not watch:
-                raise
-            typer.echo(f"{error}", err=True)
-        else:
-            if not watch or all(one.state == "good" for one in judged):
-                break
-        _wait_for_images(images)
-    if report:
-        try:
-            reports.write(report, found, judged, session, images, drawn)
-        except OSError as error:
-            raise ConfigError(f"--report {report} cannot be written ({error.strerror}); give a path that you may write to") from None
-    part = verdict.lens_part(found, judged, serial, drawn)
-    write_parts(calibration, config, lens=part)
-    if as_json:
-        return print_json({"lens": part, "model": found.model, "held_out_px": found.held_out_px, "left_out": found.rejected})
-    fx, fy, cx, cy = part.intrinsics[2:]
-    typer.echo(f"fx {fx:.2f}, fy {fy:.2f}, cx {cx:.2f}, cy {cy:.2f} px; written to {calibration}")
-    return None
-
-
 def depth(
     images: Annotated[Path, typer.Option(help="Folder of pairs: NAME.png, and NAME.npy with depth (height, width) in metres, 0 = none.")],
     board: BoardFile,
     calibration: File,
     ruler_mm: Ruler = None,
+    config: ConfigFile = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Take the pairs: whenever the board is still at a new distance, until it is enough.")
+    ] = False,
+    simulate: Simulate = False,
+    seed: Seed = 1,
     as_json: AsJson = False,
 ) -> None:
     """Compare measured depth with the board's plane: scale, offset, tilt, noise and holes at three distances or more.
 
     Both images of a pair come from the sensor whose lens was calibrated: the infrared left one, with the emitter off for the picture.
+    With --live you hold the board before the camera, first near, then further and further away; Ctrl-C ends it, started again it goes on.
     """
     from calibration import depth as depths
     from edge import calibration as files
@@ -184,6 +139,8 @@ def depth(
     drawn = board_of(board, ruler_mm)
     before = files.load(calibration)
     lens = lens_of(before, calibration)
+    if live or simulate:
+        _take_pairs(images, drawn, settings_of(config), (before, calibration), seed if simulate else None, quiet=as_json)
     session = look_at(images, drawn, quiet=as_json)
     looks = [depths.look(depth_image(images / name), pose_of(name, one, drawn, lens), drawn, lens) for name, one in session.used.items()]
     found = depths.fit(looks)
@@ -200,11 +157,37 @@ def depth(
     return None
 
 
+def _take_pairs(
+    images: Path, board: "Board", settings: "Config", calibration: "tuple[Calibration, Path]", seed: int | None, *, quiet: bool
+) -> None:
+    """Fill the folder."""
+    import numpy as np
+
+    from calibration import camera_file, collecting, live_display, stills
+    from calibration.depth_guide import DistanceGuide
+    from calibration.lens_guide import FACING, Wanted
+    from calibration.simulated_camera import Hand
+
+    camera = None
+    if seed is not None:
+        hand = Hand(board, np.random.default_rng((seed, 4, len(list(images.glob("*.png"))))), fills=(0.3, 1.0))
+        hand.follow(Wanted("middle", FACING))
+        camera = simulated(board, settings, seed, hand, quiet=quiet)
+    with stills.opened(settings, calibration, camera) as source:
+        guide = DistanceGuide()
+        camera_file.keep(images, source)
+        collection = collecting.Collection(source, images, board, guide, keeps_depth=True)
+        with live_display.shown(guide, quiet=quiet) as show:
+            collecting.fill(collection, show, lambda: guide.is_complete)
+
+
 def block(
-    image: Annotated[Path, typer.Argument(help="Image of blocks on the table grid.")],
     blocks: Annotated[Path, typer.Option(help="The block markers' JSON, rulers measured.")],
     grid: Annotated[Path, typer.Option(help="The table grid's JSON, rulers measured; it tells where the camera is.")],
     calibration: File,
+    image: Annotated[Path | None, typer.Argument(help="Image of blocks on the table grid; left out with --live.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Take the image.")] = False,
+    config: ConfigFile = None,
     block_mm: Annotated[float, typer.Option(min=10.0, max=100.0, help="A block's height.")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
@@ -214,11 +197,19 @@ def block(
     from calibration.block import BlockFinder, camera_over_grid
     from calibration.detect import detect
     from calibration.session import read_image
+    from calibration.stills import opened
     from edge import calibration as files
 
-    lens = lens_of(files.load(calibration), calibration)
+    if (image is None) != live:
+        raise ConfigError("an image or --live, expected one of both; give the image's file, or let the camera take it")
+    before = files.load(calibration)
+    lens = lens_of(before, calibration)
     drawn, table = markers_of(blocks), markers_of(grid)
-    picture = read_image(image)
+    if image is None:
+        with opened(settings_of(config), (before, calibration)) as stills:
+            picture = stills.still()
+    else:
+        picture = read_image(image)
     camera = camera_over_grid(detect(picture, table), table, lens)
     found = BlockFinder(drawn, block_mm * 1e-3, lens).find(picture, camera)
     if as_json:
@@ -227,80 +218,5 @@ def block(
         x, y, z = (1e3 * value for value in one.centre_in_table_m)
         typer.echo(f"marker {one.marker}: x {x:.1f}, y {y:.1f}, z {z:.1f} mm, yaw {math.degrees(one.yaw_rad):.1f}°")
     if not found:
-        raise CalibrationError(f"no block is in {image}, expected a marker of {blocks}; show its top")
+        raise CalibrationError(f"no block is in {image or 'the image'}, expected a marker of {blocks}; show its top")
     return None
-
-
-def check(
-    images: Images,
-    board: BoardFile,
-    reference: Annotated[Path, typer.Option(help="What the board looked like when all was well.")],
-    learn: Annotated[
-        bool, typer.Option("--learn", help="Take the reference: images of three returns of the arm to this pose or more.")
-    ] = False,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(help="Keep the result beside this calibration file, for calibration.check_max_age_h: dofbot arm asks for it."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say whether the camera has moved since: a board that is fixed to the table, seen from the same pose of the arm."""
-    from calibration import check as checks
-    from edge import camera_check
-
-    try:
-        session = look_at(images, board_of(board, None), quiet=True)
-        size, seen = session.size, [one.detection() for one in session.used.values()]
-        if learn:
-            taken = checks.learn(seen, session.board, size)
-            checks.save(reference, taken)
-            result: dict[str, Any] = {"returns": taken.returns, "spread_px": taken.spread_px, "limit_px": taken.limit_px}
-            line = f"{taken.returns} returns differ by up to {taken.spread_px:.2f} px; more than {taken.limit_px:.2f} px is a move"
-            moved = False
-        else:
-            shifts = [checks.compare(checks.load(reference), one, size) for one in seen]
-            worst = max(shifts, key=lambda shift: (shift.has_moved, shift.shift_px))
-            moved = worst.has_moved
-            if calibration:
-                camera_check.save(calibration, camera_check.Checked(camera_check.now(), moved, worst.shift_px, worst.limit_px))
-            result = worst._asdict() | {"has_moved": moved}
-            line = f"{'MOVED' if moved else 'where it was'}: {worst.shift_px:.2f} px off, at most {worst.limit_px:.2f} px is no move"
-    except (CalibrationError, ConfigError) as error:
-        typer.echo(f"dofbot: cannot say: {error}", err=True)
-        raise typer.Exit(EXIT_CANNOT_SAY) from None
-    if as_json:
-        print_json(result)
-    else:
-        typer.echo(line)
-    raise typer.Exit(EXIT_MOVED if moved else 0)
-
-
-def _lens_from(
-    session: "Session", board: "Board", factory: tuple[float, float, float, float] | None, *, quiet: bool
-) -> "tuple[Calibrated, list[Figure]]":
-    """The lens so far and what speaks for it, with the map of where corners were seen, and what to do next."""
-    from calibration import coverage, verdict
-    from calibration.boards import points_m
-    from calibration.bundle import View
-    from calibration.intrinsics import calibrate
-    from edge.messages import Intrinsics
-
-    size = session.size
-    seen = coverage.counts((one.detection().corners_px for one in session.used.values()), size)
-    if not quiet:
-        typer.echo(f"corners seen in {coverage.share(seen):.0%} of the image:\n{coverage.picture(seen)}")
-    views = [View(name, points_m(board, one.detection().ids), one.detection().corners_px) for name, one in session.used.items()]
-    found = calibrate(views, size, Intrinsics(*size, *factory) if factory else None)
-    judged = verdict.figures(found, seen)
-    for one in judged if not quiet else ():
-        advice = "" if one.state == "good" else f"  → {one.remedy}"
-        typer.echo(f"{one.state:9} {one.found:8.3g}  (good {one.good:g}, at most {one.limit:g})  {one.name}{advice}")
-    return found, judged
-
-
-def _wait_for_images(folder: Path) -> None:
-    """Come back when the folder has other images than now."""
-    before = set(folder.glob("*.*"))
-    while set(folder.glob("*.*")) == before:
-        time.sleep(POLL_S)
-    time.sleep(POLL_S)  # until the newest is whole

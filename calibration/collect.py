@@ -9,20 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibration import joints_file, plan_poses
-from calibration.arm_model import State
+from calibration import joints_file, placements, plan_poses
+from calibration.arm_model import CameraPlace
 from calibration.boards import Board, points_m
 from calibration.joints_file import Posed
 from calibration.lens import lens_of
 from calibration.plan_poses import Expected, Plan, Scene
 from calibration.session import look
-from calibration.simulated_arm import CAMERA_ON_TOOL
 from edge.calibration import Lens
 from edge.errors import CalibrationError
 from edge.kinematics import Mount
 from edge.messages import Float64
 
-BOARD_AT_Y_M = 0.11  # where its middle lies, as `plan_poses.plan` wants it
 JOINTS = "joints.csv"
 ENOUGH_MIN = plan_poses.DOWN + plan_poses.TILTED // 2  # poses, whatever the prediction says: it knows no misfit
 
@@ -38,14 +36,11 @@ class Step(NamedTuple):
     expected: Expected | None  # None: too few images
 
 
-def scene(lens: Lens, board: Board, mount: Mount) -> Scene:
-    """The arm with its camera as drawn, the board before it on the table."""
+def scene(lens: Lens, board: Board, mount: Mount, camera: CameraPlace = "wrist") -> Scene:
+    """The arm with its camera as drawn, the board before it on the table, or in its gripper."""
     points = points_m(board, np.array(sorted(board.nominal_points_m())))
-    pose = np.diag((1.0, -1.0, -1.0, 1.0))
-    middle = (points.max(axis=0) + points.min(axis=0)) / 2.0
-    pose[:2, 3] = -middle[0], BOARD_AT_Y_M + middle[1]
-    state = State(CAMERA_ON_TOOL, pose, np.zeros(5), np.zeros(5), lens_of(lens.intrinsics, lens.distortion))
-    return Scene(mount, state, points, image_px=(lens.intrinsics.width, lens.intrinsics.height))
+    state = placements.drawn(camera, points, lens_of(lens.intrinsics, lens.distortion))
+    return Scene(mount, state, points, camera, (lens.intrinsics.width, lens.intrinsics.height))
 
 
 def name_of(number: int, held_out: bool) -> str:

@@ -2,9 +2,7 @@
 
 import shlex
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,78 +14,88 @@ import typer
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
+    from calibration.arm_model import CameraPlace
     from calibration.boards import Board
-    from calibration.collect import Step
+    from calibration.collect import Step, Take
     from calibration.plan_poses import Expected, Scene
+    from calibration.slow_arm import SlowArm
     from edge.calibration import Calibration
     from edge.config import Config
     from edge.messages import Float64
 
+STDERR = 2
 TAKE_WITHIN_S = 60.0  # a camera that is opened anew needs seconds
-POLL_S = 0.5
 
 
-def live(folder: Path, board: "Board", config: "Config", before: "Calibration", command: str, yes: bool) -> None:
+def live(
+    folder: Path,
+    board: "Board",
+    config: "Config",
+    before: "Calibration",
+    path: Path,
+    command: str,
+    yes: bool,
+    camera: "CameraPlace | None",
+) -> None:
     """Move the arm to planned poses, slowly and through the gate, and take an image in each."""
     from calibration import collect, plan_poses, slow_arm
-    from edge.robot import PARK_RAD
     from firmware_tools import emulated
     from firmware_tools.asking import confirm
 
-    settings, where = _settings(config, before, folder), _scene(board, before, config)
+    settings, where = _ready(folder, board, config, before, camera)
     with _said("planning poses"):
         plan = plan_poses.plan(where)
-    stops = np.vstack((PARK_RAD, plan.calibrate_rad, plan.held_out_rad))
+    stops, count = plan_poses.stops(where, plan), len(plan.calibrate_rad) + len(plan.held_out_rad)
     arm_in_software = emulated.emulated_arm(settings) if settings.bus.i2c == "emulated" else None
     known = " An arm without read-back must stand parked, or it leaps there at full speed." if settings.bus.driver == "pca9685" else ""
-    confirm(f"The arm goes to up to {len(stops) - 1} poses over the board at 30°/s; Ctrl-C parks it.{known} Hands away?", yes)
-    with slow_arm.opened(settings, where, stops, arm_in_software) as arm:
-        collect.planned(where, plan, folder, board, arm.reach, _taker(folder, command), _show)
+    confirm(f"The arm goes to up to {count} poses over the board at 30°/s; Ctrl-C parks it.{known} Hands away?", yes)
+    with _taking(settings, before, path, command) as take, slow_arm.opened(settings, where, stops, arm_in_software) as arm:
+        if where.camera == "fixed":
+            _hand_over_board(arm)
+        collect.planned(where, plan, folder, board, arm.reach, take, _show)
+    if not (folder / collect.JOINTS).exists():
+        raise CalibrationError(
+            f"no image shows the board ({folder} keeps them as .refused), expected it before the camera in most poses; look at one, and "
+            "move it"
+        )
 
 
-def manual(folder: Path, board: "Board", config: "Config", before: "Calibration", command: str) -> None:
+def manual(
+    folder: Path, board: "Board", config: "Config", before: "Calibration", path: Path, command: str, camera: "CameraPlace | None"
+) -> None:
     """A person moves the arm: for each image joints are read back, or typed in. An empty line ends it."""
     from calibration import collect, joints_file
 
-    settings, where = _settings(config, before, folder), _scene(board, before, config)
-    path = folder / collect.JOINTS
-    posed = joints_file.load(path) if path.exists() else {}
-    take = _taker(folder, command)
-    while True:
-        joints_rad = _read(settings)
-        if joints_rad is None:
-            return
-        name = next(name for number in range(1000) if (name := collect.name_of(number, False)) not in posed)
-        take(folder / name)
-        refused = collect.seen(folder, board, name)
-        if not refused:
-            posed[name] = joints_file.Posed(joints_rad)
-            joints_file.save(path, posed)
-        expected = collect.expected(where, posed)
-        _show(collect.Step(name, refused, expected))
-        if collect.is_enough(where, np.array([one.joints_rad for one in posed.values()]).reshape(-1, 5)):
-            typer.echo("good enough; an empty line ends it", err=True)
+    settings, where = _ready(folder, board, config, before, camera)
+    rows = folder / collect.JOINTS
+    posed = joints_file.load(rows) if rows.exists() else {}
+    with _taking(settings, before, path, command) as take:
+        while (joints_rad := _read(settings)) is not None:
+            name = next(name for number in range(1000) if (name := collect.name_of(number, False)) not in posed)
+            take(folder / name)
+            refused = collect.seen(folder, board, name)
+            if not refused:
+                posed[name] = joints_file.Posed(joints_rad)
+                joints_file.save(rows, posed)
+            _show(collect.Step(name, refused, collect.expected(where, posed)))
+            if collect.is_enough(where, np.array([one.joints_rad for one in posed.values()]).reshape(-1, 5)):
+                typer.echo("good enough; an empty line ends it", err=True)
 
 
-def _settings(config: "Config", before: "Calibration", folder: Path) -> "Config":
-    """The configuration with the servos as calibrated; raises `ConfigError` for a folder begun with other ones."""
-    from calibration import arm_session
-
-    folder.mkdir(parents=True, exist_ok=True)
-    arm = arm_session.arm_as_taken(folder, config, before)
-    now = arm_session.in_force(config, before)
-    if arm != now:
-        raise ConfigError(f"{folder} was begun with servos that have been corrected since, expected the same; take a new folder")
-    return msgspec.structs.replace(config, mount=now.mount, bus=now.bus)
-
-
-def _scene(board: "Board", before: "Calibration", config: "Config") -> "Scene":
+def _ready(folder: Path, board: "Board", config: "Config", before: "Calibration", camera: "CameraPlace | None") -> "tuple[Config, Scene]":
+    """The configuration with the servos as calibrated, and what is where; raises `ConfigError` for a folder begun with other ones."""
     from calibration import arm_session, collect
+    from edge import travel
     from edge.kinematics import Mount
 
-    mount = arm_session.in_force(config, before).mount
+    folder.mkdir(parents=True, exist_ok=True)
+    arm = arm_session.arm_as_taken(folder / arm_session.NAME, config, before, camera)
+    now = arm_session.in_force(config, before, arm.camera)
+    if arm != now:
+        raise ConfigError(f"{folder} was begun with servos that have been corrected since, expected the same; take a new folder")
     assert before.lens is not None
-    return collect.scene(before.lens, board, Mount(mount.base_height_m, mount.inverted))
+    where = collect.scene(before.lens, board, Mount(now.mount.base_height_m, now.mount.inverted), arm.camera)
+    return msgspec.structs.replace(config, mount=now.mount, bus=now.bus), where._replace(limits=travel.limits_of(now.bus))
 
 
 def _read(settings: "Config") -> "Float64 | None":
@@ -118,27 +126,39 @@ def _read(settings: "Config") -> "Float64 | None":
         typer.echo(f"'{text}' are not five angles inside the joints' limits", err=True)
 
 
-def _taker(folder: Path, command: str) -> Callable[[Path], None]:
-    def by_command(path: Path) -> None:
-        words = [word.replace("{}", str(path)) for word in shlex.split(command)]
-        try:
-            subprocess.run(words, check=True, timeout=TAKE_WITHIN_S, stdout=sys.stderr)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise CalibrationError(f"--take did not work ({error}), expected an image in {path}; try the command by hand") from None
-        if not path.is_file():
-            raise CalibrationError(f"--take wrote no image, expected {path}; put {{}} where the command takes its file name")
+def _hand_over_board(arm: "SlowArm") -> None:
+    """Let the gripper take what the board is glued on, for a camera that is not on the arm."""
+    from calibration.slow_arm import SQUEEZE_M
+    from edge.robot import OPENING_MAX_M
+    from firmware_tools.asking import answer, number
 
-    def by_person(path: Path) -> None:
-        from calibration.session import SUFFIXES
+    arm.grip(OPENING_MAX_M)
+    thick_m = number("how thick is the board's handle where the fingers hold it, in mm?") / 1e3
+    answer("hold it between the fingers, the board across and facing away from the arm; Enter closes them, slowly", "")
+    arm.grip(min(max(thick_m - SQUEEZE_M, 0.0), OPENING_MAX_M))
+    answer("hands off the board; Enter: the arm moves", "")
 
-        before = set(folder.iterdir())
-        typer.echo(f"take an image now and save it in {folder}", err=True)
-        while not (new := [one for one in set(folder.iterdir()) - before if one.suffix.lower() in SUFFIXES]):
-            time.sleep(POLL_S)
-        time.sleep(POLL_S)  # until it is whole
-        new[0].rename(path)
 
-    return by_command if command else by_person
+@contextmanager
+def _taking(config: "Config", before: "Calibration", path: Path, command: str) -> "Iterator[Take]":
+    """What takes an image: the configured camera, opened here, or a command for another one."""
+    if command:
+        yield lambda image: _by_command(command, image)
+        return
+    from calibration import collecting, stills
+
+    with stills.opened(config, (before, path)) as camera:
+        yield lambda image: collecting.write_image(image, camera.still())
+
+
+def _by_command(command: str, path: Path) -> None:
+    words = [word.replace("{}", str(path)) for word in shlex.split(command)]
+    try:
+        subprocess.run(words, check=True, timeout=TAKE_WITHIN_S, stdout=STDERR)  # stdout may be for JSON
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CalibrationError(f"--take did not work ({error}), expected an image in {path}; try the command by hand") from None
+    if not path.is_file():
+        raise CalibrationError(f"--take wrote no image, expected {path}; put {{}} where the command takes its file name")
 
 
 def _show(step: "Step") -> None:

@@ -33,10 +33,8 @@ def picture(found: NDArray[np.int64]) -> str:
 
 
 def emptiest(found: NDArray[np.int64]) -> str:
-    """Which part of the image saw the fewest corners: where to hold the board next; empty where every cell saw one."""
-    if (found > 0).all():
-        return ""
+    """Where to hold the board next: the part of the image with the most cells without a corner; of several, with the fewest corners."""
     rows, columns = np.array_split(np.arange(CELLS[1]), 3), np.array_split(np.arange(CELLS[0]), 3)
-    names = [f"{down} {across}".strip() for down in ("upper", "", "lower") for across in ("left", "", "right")]
-    empty = [np.mean(found[np.ix_(row, column)] == 0) for row in rows for column in columns]
-    return names[int(np.argmax(empty))] or "middle"
+    names = [f"{down} {across}".strip() or "middle" for down in ("upper", "", "lower") for across in ("left", "", "right")]
+    cells = [found[np.ix_(row, column)] for row in rows for column in columns]
+    return min(zip(names, cells, strict=True), key=lambda part: (-np.mean(part[1] == 0), np.mean(part[1])))[0]

@@ -33,11 +33,14 @@ class Detection(NamedTuple):
     edge_px: float
 
 
-def detect(image: Image, board: Board) -> Detection:
-    """The board's corners; raises `CalibrationError` where they are too few or cannot be trusted."""
+def detect(image: Image, board: Board, *, explains: bool = True) -> Detection:
+    """The board's corners; raises `CalibrationError` where they are too few or cannot be trusted.
+
+    To tell why they are too few takes many times as long as to look for them: without `explains` only their number is said.
+    """
     ids, corners_px = _corners(image, board)
     if len(ids) < CORNERS_MIN:
-        raise CalibrationError(why_not_found(image, board, len(ids), CORNERS_MIN))
+        raise CalibrationError(_too_few(image, board, len(ids), explains))
     points = drawn_points_m(board, ids)[:, :2]
     if np.linalg.matrix_rank(points - points.mean(axis=0), tol=1e-6) < 2:
         raise CalibrationError(f"all {len(ids)} corners in view lie on one line, expected more of the board; show more of it")
@@ -45,6 +48,8 @@ def detect(image: Image, board: Board) -> Detection:
     _check_layout(image, board, to_image, points, corners_px)
     if isinstance(board, CharucoBoard):
         ids, corners_px = _refined(image, board, to_image, ids, corners_px)
+        if len(ids) < CORNERS_MIN:
+            raise CalibrationError(_too_few(image, board, len(ids), explains))
         _check_glare(image, board, to_image)
     edge_px = _edge_px(image, board, ids, corners_px)
     if not edge_px <= EDGE_MAX_PX:
@@ -52,6 +57,12 @@ def detect(image: Image, board: Board) -> Detection:
             f"blurred: an edge is {edge_px:.1f} px wide, expected at most {EDGE_MAX_PX:g}; hold still, focus, or give more light"
         )
     return Detection(ids, corners_px, edge_px)
+
+
+def _too_few(image: Image, board: Board, found: int, explains: bool) -> str:
+    if explains:
+        return why_not_found(image, board, found, CORNERS_MIN)
+    return f"{found} corners of the board are seen, expected at least {CORNERS_MIN}"
 
 
 def _corners(image: Image, board: Board) -> tuple[Ids, Float64]:
@@ -81,8 +92,6 @@ def _refined(image: Image, board: CharucoBoard, to_image: Float64, ids: Ids, cor
     off_px = np.linalg.norm(_mapped(homography(points, moved_px, is_robust=True), points) - moved_px, axis=1)
     is_saddle = (contrast > SADDLE_MIN * (light - dark)) & (uneven < UNEVEN_MAX * (light - dark))
     is_saddle &= off_px <= max(STRAY_PX, STRAY_TIMES * float(np.median(off_px)))
-    if is_saddle.sum() < CORNERS_MIN:
-        raise CalibrationError(why_not_found(image, board, int(is_saddle.sum()), CORNERS_MIN))
     return ids[is_saddle], moved_px[is_saddle]
 
 

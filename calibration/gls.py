@@ -106,7 +106,8 @@ def offset(problem: Problem, state: State) -> Float64:
     """How far the state is from what was known beforehand; only where there is a prior."""
     told, count = problem.told, problem.views.arm.adjustable
     zeros, scales = (state.zeros_rad - told.zeros_rad)[:count], (state.scales - told.scales)[:count]
-    return np.concatenate((np.zeros(12), zeros, scales, state.lens[:6] - told.lens[:6]))[problem.free]
+    compliance = np.broadcast_to(np.asarray(state.compliance) - told.compliance, (count,))
+    return np.concatenate((np.zeros(12), zeros, scales, compliance, state.lens[:6] - told.lens[:6]))[problem.free]
 
 
 def _information(problem: Problem) -> Float64:
@@ -249,6 +250,31 @@ def scores(problem: Problem, fit: Fit) -> tuple[Float64, Float64]:
     jacobian, residual = whiten(linear.jacobian), whiten(linear.residual)
     transposed = np.swapaxes(jacobian, 1, 2) * fit.weights[:, None, None]
     return transposed @ jacobian, (transposed @ residual)[..., 0]
+
+
+class Influence(NamedTuple):
+    """What each joint's own error did in each image, in σ of its repeatability."""
+
+    errors: Float64  # (n, k) as far as the images show them
+    shown: Float64  # (n, k) their variance, if the estimate were exact: about 1
+    lost: Float64  # (n, n, k) by how much their covariance is less, since the estimate has followed them
+    on_estimate: Float64  # (n, free, k) how far one σ moves the estimate
+
+
+def influence(problem: Problem, fit: Fit) -> Influence:
+    """Each joint's errors around a fit, and what they did to it."""
+    linear = _linearised(problem, fit.state)
+    whiten = _whitener(problem, linear, fit.noise)
+    by_joint = np.swapaxes(whiten(whiten.by_joint), 1, 2)
+    told, left = by_joint @ whiten(linear.jacobian), by_joint @ whiten(linear.residual)
+    covariance = fit.covariance[np.ix_(problem.free, problem.free)]
+    moved_by = told @ covariance  # (n, k, free)
+    return Influence(
+        left[..., 0],
+        (by_joint**2).sum(axis=-1),
+        np.einsum("akp,bkp->abk", moved_by, told),
+        np.swapaxes(moved_by * fit.weights[:, None, None], 1, 2),
+    )
 
 
 def names(problem: Problem) -> tuple[str, ...]:

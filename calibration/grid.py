@@ -70,7 +70,7 @@ def by_camera(state: State, views: Views, points_m: Float64) -> Grid:
 def _flange(state: State, arm: Arm) -> Float64:
     if arm.fixed_camera:
         raise CalibrationError("the grid by camera is for a camera on the arm, and this one is fixed; use the touch test")
-    return arm.chain(state.zeros_rad, state.scales).transform_flange_to_table
+    return arm.chain(state.zeros_rad, state.scales, state.compliance).transform_flange_to_table
 
 
 def by_touch(commanded_in_table_m: Float64, read_mm: Float64) -> Grid:

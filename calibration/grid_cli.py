@@ -11,6 +11,7 @@ from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
     from calibration.grid import Grid
+    from calibration.touch_cli import Options
     from edge.messages import Float64
 
 DOWN_MAX = 0.02  # sine of how far the tool may point away from straight down
@@ -25,6 +26,19 @@ def grid(
     touch: Annotated[
         Path | None, typer.Option(help="Judge by hand: CSV x_mm,y_mm,off_x_mm,off_y_mm of five crossings or more, in place of images.")
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="--touch: let the arm hold a pointer over crossings by itself, slowly, and type where it stands.")
+    ] = False,
+    crossings: Annotated[int, typer.Option(min=5, max=40, help="--live: how many to touch, those in the file counted.")] = 9,
+    pointer_mm: Annotated[
+        float, typer.Option(min=5.0, max=60.0, help="--live: how far the pointer sticks out past the finger tips.")
+    ] = 20.0,
+    width_mm: Annotated[float, typer.Option(min=2.0, max=40.0, help="--live: how thick it is where the fingers hold it.")] = 8.0,
+    above_mm: Annotated[float, typer.Option(min=8.0, max=20.0, help="--live: how high over the paper its tip stops.")] = 10.0,
+    write: Annotated[
+        bool, typer.Option("--write", help="--touch: put joint 1's zero into the calibration, if it is more than three σ from none.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="--live: do not ask before the arm moves.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the map of errors into this PNG file.")] = None,
     simulate: Simulate = False,
     seed: Seed = 1,
@@ -33,23 +47,60 @@ def grid(
     """Compare where the tool was sent on the table with where it was: median, 95 %, largest, and a map.
 
     By camera: the straight-down images of a hand-eye session, those that were kept for the verdict if there are any. It shares the
-    camera's own error, and cannot see a turn of the whole table. By touch: put a pointer into the gripper, send the tool to crossings
-    of the printed grid, and write down how far beside each it stands. With --simulate the truth is shown beside the camera's view.
+    camera's own error, and cannot see a turn of the whole table. By touch: put a pointer into the gripper, lay the printed grid straight
+    under the base axis, and read where the tip stands. With --live the arm goes to the crossings itself. A turn of the table is joint 1's
+    zero, which no camera sees. With --simulate the truth is shown beside the camera's view, and touches are read by a simulated person.
     """
-    grids = (
-        _by_touch(touch, simulate)
-        if touch
-        else _by_camera(solved_from(images, board, calibration, joints, config, simulate, seed, as_json))
-    )
-    _told(grids, plot, as_json)
+    if touch is None:
+        if live or write:
+            raise ConfigError("--live and --write are for the touch test, expected --touch FILE.csv with them; give it")
+        found = _by_camera(solved_from(images, None, board, calibration, joints, config, simulate, seed, as_json))
+        _show(found, plot, as_json, {}, [])
+        return _require(next(iter(found.values())), "calibrate the hand-eye and the servos again, and look for play in the arm")
+    from calibration import touch_cli
+    from calibration.touch import Pointer
+
+    options = touch_cli.Options(Pointer(width_mm / 1e3, pointer_mm / 1e3), above_mm / 1e3, crossings, yes)
+    return _touch(touch, images, board, calibration, config, live, write, plot, seed if simulate else None, options, as_json)
 
 
-def _by_touch(path: Path, simulate: bool) -> "dict[str, Grid]":
-    from calibration import touches_file
+def _touch(
+    touch: Path,
+    images: Path | None,
+    board: Path | None,
+    calibration: Path | None,
+    config: Path | None,
+    live: bool,
+    write: bool,
+    plot: Path | None,
+    seed: int | None,
+    options: "Options",
+    as_json: bool,
+) -> None:
+    """Touch what is missing, then judge what the file has."""
+    from calibration import touch_cli
+    from calibration.steps import board_of
+    from edge import config as configuration
 
-    if simulate:
-        raise ConfigError("--touch with --simulate, expected one of them: nobody can touch a simulated table; leave one out")
-    return {"by touch": touches_file.load(path)}
+    truth_deg, one = None, None
+    if seed is not None:
+        folder = images or Path(f"simulated-arm-{seed}")
+        one = touch_cli.robot(calibration or folder / "calibration.json", config, touch)
+        truth_deg = touch_cli.simulated(touch, one, folder, seed, options)
+    elif live or write:
+        if calibration is None:
+            raise ConfigError("--calibration is missing, expected the robot's calibration file with --live and --write; give it")
+        one = touch_cli.robot(calibration, config, touch)
+        if live:
+            touch_cli.live(touch, one, board_of(board, None) if board else None, options)
+    settings = one.config if one else configuration.load(config) if config else configuration.Config()
+    found = touch_cli.of_file(touch, settings.mount)._replace(truth_deg=truth_deg)
+    _show({"by touch": found.grid}, plot, as_json, touch_cli.told(found), touch_cli.lines(found))
+    if one is None or not write:
+        return _require(found.grid, touch_cli.remedy(found))
+    touch_cli.write(found, one)
+    typer.echo(f"written to {one.calibration}: joint 1's zero", err=as_json)
+    return None
 
 
 def _by_camera(source: Source) -> "dict[str, Grid]":
@@ -81,40 +132,48 @@ def _by_camera(source: Source) -> "dict[str, Grid]":
     return found
 
 
-def _told(found: "dict[str, Grid]", plot: Path | None, as_json: bool) -> None:
+def _show(found: "dict[str, Grid]", plot: Path | None, as_json: bool, more: dict[str, Any], lines: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from calibration import grid as grids
 
     told = {name: grids.summary(one) for name, one in found.items()}
-    first = next(iter(found))
     if plot:
         try:
-            grids.plot(found[first], plot)
+            grids.plot(next(iter(found.values())), plot)
         except OSError as error:
             raise ConfigError(f"--plot {plot} cannot be written ({error.strerror}); give a path that you may write to") from None
     if as_json:
-        print_json({name: one._asdict() | {"errors_mm": _errors_mm(found[name])} for name, one in told.items()})
-    else:
-        table = Table("", *told, title="Where the tool was sent against where it was")
-        rows: dict[str, Any] = {
-            "places": lambda one: f"{one.places}",
-            "median, mm": lambda one: f"{one.median_mm:.2f}",
-            "95 %, mm": lambda one: f"{one.most_mm:.2f}",
-            "largest, mm": lambda one: f"{one.max_mm:.2f}",
-            "shift x, y, mm": lambda one: "{:+.2f}, {:+.2f}".format(*one.shift_mm),
-            "turn, °": lambda one: f"{one.turn_deg:+.2f}",
-            "stretch": lambda one: f"{one.stretch:.4f}",
-            "left without these, median, mm": lambda one: f"{one.left_mm:.2f}",
-        }
-        for name, cell in rows.items():
-            table.add_row(name, *(cell(one) for one in told.values()))
-        Console(width=110).print(table)
-    failed = [one for one in told[first].checks() if not one.found <= one.limit]
+        return print_json({name: one._asdict() | {"errors_mm": _errors_mm(found[name])} | more for name, one in told.items()})
+    table = Table("", *told, title="Where the tool was sent against where it was")
+    rows: dict[str, Any] = {
+        "places": lambda one: f"{one.places}",
+        "median, mm": lambda one: f"{one.median_mm:.2f}",
+        "95 %, mm": lambda one: f"{one.most_mm:.2f}",
+        "largest, mm": lambda one: f"{one.max_mm:.2f}",
+        "shift x, y, mm": lambda one: "{:+.2f}, {:+.2f}".format(*one.shift_mm),
+        "turn, °": lambda one: f"{one.turn_deg:+.2f}",
+        "stretch": lambda one: f"{one.stretch:.4f}",
+        "left without these, median, mm": lambda one: f"{one.left_mm:.2f}",
+    }
+    for name, cell in rows.items():
+        table.add_row(name, *(cell(one) for one in told.values()))
+    console = Console(width=110)
+    console.print(table)
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    return None
+
+
+def _require(one: "Grid", remedy: str) -> None:
+    """Raise `CalibrationError` for a grid that is too far off."""
+    from calibration import grid as grids
+
+    failed = [check for check in grids.summary(one).checks() if not check.found <= check.limit]
     if failed:
-        what = "; ".join(f"{one.name} is {one.found:.2f}, expected at most {one.limit:g}" for one in failed)
-        raise CalibrationError(f"{what}; calibrate the hand-eye and the servos again, and look for play in the arm")
+        what = "; ".join(f"{check.name} is {check.found:.2f}, expected at most {check.limit:g}" for check in failed)
+        raise CalibrationError(f"{what}; {remedy}")
 
 
 def _errors_mm(one: "Grid") -> "list[list[float]]":

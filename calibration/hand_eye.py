@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration import closed_form, gls, observability
-from calibration.arm_model import Arm, ServoArm, State, Views, inverse, state_names
+from calibration import closed_form, error_curves, gls, observability
+from calibration.arm_model import Arm, CameraPlace, ServoArm, State, Views, inverse, state_names
 from calibration.held_out import HeldOut, held_out_errors, jackknife
 from calibration.images import CORNERS_MIN, Rejected, gated, in_order
-from edge.calibration import Check, HandEye, made
+from edge.calibration import Calibration, Check, FixedCamera, ForearmCamera, HandEye, Row, made
 from edge.errors import CalibrationError
 from edge.messages import Float64
 
@@ -27,13 +27,15 @@ PRIOR_MAX = 5.0  # σ of what was known beforehand
 # What is known beforehand, one σ. Servo horns have 21 to 25 teeth, so a zero can be half of 15° off before it is set with care.
 ZERO_SIGMA_RAD = np.radians(5.0)
 SCALE_SIGMA = 0.02
+# rad/(N·m): an arm that sags by 10 mm at full reach (urdf/README.md) has 0.019 in each of its servos; twice that.
+COMPLIANCE_SIGMA = 0.04
 LENS_SIGMA = np.array([6.0, 6.0, 4.0, 4.0, 0.05, 0.1])  # a factory calibration at 640 px: 1 %, 4 px
 NOISE = gls.Noise(0.3, np.full(5, np.radians(0.4)))
 POSE_NOISE = gls.Noise(0.3, np.array([np.radians(0.2), 0.001]))
 
 
 class Estimate(NamedTuple):
-    """The result; in the gauge of `observability`."""
+    """The result; in the gauge of `observability`, zeros and scales as they are with the tool straight down (`calibration.gravity`)."""
 
     method: Literal["gls", "pixel"]
     state: State
@@ -68,6 +70,8 @@ def _told(name: str, sigma: float) -> tuple[str, float]:
         return f"{name}, deg", float(np.degrees(sigma))
     if what == "scale":
         return f"{name}, %", 100.0 * sigma
+    if what == "compliance":
+        return f"{name}, deg/(N m)", float(np.degrees(sigma))
     if what in ("hand-eye", "board"):
         return f"{name}, mm", 1e3 * sigma
     return (name, sigma) if what in ("k1", "k2") else (f"{name}, px", sigma)
@@ -96,6 +100,7 @@ def estimate(
     for index in np.flatnonzero(~kept):
         left_out.append(Rejected(views.names[index], _why(problem, fit, int(index))))
     clean = problem._replace(views=views.take(np.flatnonzero(kept)))
+    fit = fit._replace(covariance=error_curves.covariance(clean, fit))
     pixel_problem = clean._replace(free=observability.estimable(views.arm, lens=False), servo_noise=False)
     pixel = gls.solve(pixel_problem, fit.state, np.ones(len(clean.views.names)))
     fresh, more_left_out = (None, []) if held_out is None else _fresh(held_out, problem, fit)
@@ -114,7 +119,9 @@ def _start(views: Views, points_m: Float64, lens: Float64, seen: closed_form.Boa
 
 def _problem(views: Views, points_m: Float64, told: State, lens_sigma: Float64, free_lens: bool) -> gls.Problem:
     count = views.arm.adjustable
-    prior = np.concatenate((np.full(12, np.inf), np.full(count, ZERO_SIGMA_RAD), np.full(count, SCALE_SIGMA), lens_sigma))
+    prior = np.concatenate(
+        (np.full(12, np.inf), *(np.full(count, one) for one in (ZERO_SIGMA_RAD, SCALE_SIGMA, COMPLIANCE_SIGMA)), lens_sigma)
+    )
     noise = NOISE if isinstance(views.arm, ServoArm) else POSE_NOISE
     return gls.Problem(views, points_m, told, prior, observability.estimable(views.arm, free_lens), noise)
 
@@ -231,7 +238,8 @@ def _checks(arm: Arm, covariance: Float64, noise: gls.Noise, errors: HeldOut, me
         Check("hand-eye rotation, σ, deg", float(np.degrees(_size(covariance, TURN))), 0.8),
         Check("held-out error, median, mm", 1e3 * float(np.median(held_out_m)), 6.0),
         Check("held-out error, 95 %, mm", 1e3 * float(np.percentile(held_out_m, 95)), 15.0),
-        Check("held-out over training error", float(np.median(held_out_m) / np.median(training_m)), 2.0),
+        # By root mean squares: of eight images the medians' ratio is over the limit for 3 good arms in 100.
+        Check("held-out over training error", float(np.sqrt(np.square(held_out_m).mean() / np.square(training_m).mean())), 2.0),
     ]
     if arm.adjustable:
         zeros = np.sqrt(np.diag(covariance))[12:17]
@@ -273,11 +281,37 @@ def _warnings(
     return tuple(said)
 
 
-def part(one: Estimate, serial: str, by: str) -> HandEye:
-    """The calibration's part for a camera on the tool."""
+class Placed(NamedTuple):
+    """A camera of a calibration, (4, 4)."""
+
+    place: CameraPlace
+    pose: Float64
+
+
+def parts(one: Estimate, camera: CameraPlace, serial: str, by: str) -> dict[str, HandEye | ForearmCamera | FixedCamera | None]:
+    """The calibration's part for the camera where it is, and none for it elsewhere."""
     kept = {name: value for name, value in one.sigma().items() if name.startswith("hand-eye")}
-    (a, b, c, x), (d, e, f, y), (g, h, i, z), _ = one.state.hand_eye.tolist()
-    return HandEye(serial, ((a, b, c, x), (d, e, f, y), (g, h, i, z), (0.0, 0.0, 0.0, 1.0)), made(by, sigma=kept, checks=one.checks))
+    how, pose = made(by, sigma=kept, checks=one.checks), rows_of(one.state.hand_eye)
+    return {
+        "hand_eye": HandEye(serial, pose, how) if camera == "wrist" else None,
+        "forearm_camera": ForearmCamera(serial, pose, how) if camera == "forearm" else None,
+        "fixed_camera": FixedCamera(serial, pose, how) if camera == "fixed" else None,
+    }
+
+
+def camera_of(found: Calibration) -> Placed | None:
+    """Where a calibration has the camera; None: nowhere."""
+    if found.hand_eye is not None:
+        return Placed("wrist", np.array(found.hand_eye.transform_camera_to_tool))
+    if found.forearm_camera is not None:
+        return Placed("forearm", np.array(found.forearm_camera.transform_camera_to_link4))
+    return None if found.fixed_camera is None else Placed("fixed", np.array(found.fixed_camera.transform_camera_to_table))
+
+
+def rows_of(pose: Float64) -> tuple[Row, Row, Row, Row]:
+    """A rigid pose (4, 4) as the file has it."""
+    (a, b, c, x), (d, e, f, y), (g, h, i, z), _ = pose.tolist()
+    return (a, b, c, x), (d, e, f, y), (g, h, i, z), (0.0, 0.0, 0.0, 1.0)
 
 
 def describe(one: Estimate) -> str:

@@ -22,7 +22,9 @@ MODELS: dict[str, tuple[int, ...]] = {
     "k1 k2 p1 p2": (0, 1, 2, 3, 4, 5, 6, 7),
     "k1 k2 p1 p2 k3": (0, 1, 2, 3, 4, 5, 6, 7, 8),
 }
-BETTER_BY = 0.02  # relative; a larger model must predict unseen views better by more
+# Relative; a larger model must predict unseen views better by more. With 0.02 a true k1 of 0.005 is left out of some lenses, which then
+# are off by 1 px in the image's corners, where few board corners are; 30 views have 600, so that 0.005 is no chance.
+BETTER_BY = 0.005
 VIEWS_MIN = 8
 FOLDS = 4
 OUTLIER_TIMES = 3.0  # of the median view's error: the board moved, or was bent

@@ -4,17 +4,28 @@ A corner's own neighbourhood misleads (0.2 to 0.4 px on renders, more when blurr
 An edge is not.
 """
 
+from collections.abc import Container
+
 import numpy as np
 
-from calibration.opencv import Image, profiles
-from edge.messages import Float64
+from calibration.opencv import Image, Lens, find_markers, profiles, undistort
+from edge.messages import Float64, Marker
 
 ALONG = np.linspace(0.12, 0.88, 17)  # where an edge is looked at: away from its ends, where the next edge begins
-REACH_SHARE = 0.09  # of the side, across the edge: the black border is 1/6 wide, the white rim of a block 1/12
+# How far across the edge it is looked at, of the side, round after round: the first starts from corners that are up to 2 px off. The black
+# border is 1/6 wide; the white rim of a block is 1/10, less where it is seen at a slant, and what lies behind it pulls corners by 0.8 px.
+REACH_SHARES = (0.09, 0.06)
 REACH_PX = (1.5, 5.0)
-ROUNDS = 2  # the first starts from corners that are up to 2 px off
 CONTRAST_MIN = 20.0  # grey levels; less is no edge of ink on paper
 STRAY_PX = 1.0  # from the median of its edge: a sample further off is dirt or a shadow
+
+
+def markers_in(image: Image, dictionary: str, ids: Container[int], lens: Lens) -> tuple[Marker, ...]:
+    """The markers with these ids in a grey image, each at least 15 px or so wide, in the order of their ids."""
+    found = find_markers(image, dictionary, is_near=True)
+    known = [number for number in np.argsort(found.ids, kind="stable") if int(found.ids[number]) in ids]
+    corners_px = refine_markers(image, found.corners_px[known])
+    return tuple(Marker(int(found.ids[number]), undistort(corners_px[i], lens)) for i, number in enumerate(known))
 
 
 def refine_markers(image: Image, corners_px: Float64) -> Float64:
@@ -22,16 +33,16 @@ def refine_markers(image: Image, corners_px: Float64) -> Float64:
     if not len(corners_px):
         return corners_px
     refined = corners_px
-    for _ in range(ROUNDS):
-        refined = _refined(image, refined)
+    for share in REACH_SHARES:
+        refined = _refined(image, refined, share)
     return refined
 
 
-def _refined(image: Image, corners_px: Float64) -> Float64:
+def _refined(image: Image, corners_px: Float64, reach_share: float) -> Float64:
     ends = np.stack((corners_px, np.roll(corners_px, -1, axis=1)), axis=2).reshape(-1, 2, 2)  # (4n, 2 ends, 2)
     along = ends[:, 1] - ends[:, 0]
     length_px = np.linalg.norm(along, axis=1)
-    reach_px = float(np.clip(REACH_SHARE * length_px.min(), *REACH_PX))
+    reach_px = float(np.clip(reach_share * length_px.min(), *REACH_PX))
     steps_px = np.linspace(-reach_px, reach_px, 4 * int(np.ceil(reach_px)) + 1)
     off_px = _crossing_px(profiles(image, ends, ALONG, steps_px), reach_px)  # (4n, m), to the right of the edge's direction
     start, slope = _lines(off_px, length_px)

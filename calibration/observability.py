@@ -16,10 +16,11 @@ from edge.errors import CalibrationError
 from edge.messages import Float64
 
 FIXED = {
-    "tool": ("zero joint1", "zero joint5"),
-    "before_joint5": ("zero joint1", "zero joint4", "zero joint5", "scale joint5"),
+    "wrist": ("zero joint1", "zero joint5"),
+    "forearm": ("zero joint1", "zero joint4", "zero joint5", "scale joint5"),
     "fixed": ("zero joint1", "zero joint5"),
 }
+UNLOADED = ("compliance joint1", "compliance joint5")  # gravity does not turn the first, and hardly the last
 NULL = 1e-6  # of the largest singular value: the facts of exact geometry, with room for rounding
 NAMED = 0.3  # of a null vector's largest part
 SPREAD_TILT_DEG, SPREAD_TURN_DEG, SPREAD_ROLL_DEG = 20.0, 40.0, 60.0
@@ -28,18 +29,18 @@ SPREAD_TILT_DEG, SPREAD_TURN_DEG, SPREAD_ROLL_DEG = 20.0, 40.0, 60.0
 def estimable(arm: Arm, lens: bool) -> NDArray[np.bool_]:
     """(p,) which columns of the state are estimated at all: all but the gauge, and the lens only where asked."""
     names = state_names(arm)
-    fixed = FIXED[arm.camera] if isinstance(arm, ServoArm) else ()
+    fixed = FIXED[arm.camera] + UNLOADED if isinstance(arm, ServoArm) else ()
     result = np.array([name not in fixed for name in names])
     result[-6:] &= lens
     return result
 
 
 def _sizes(arm: Arm, points_m: Float64) -> Float64:
-    """(p,) what counts as one unit of each column: 1°, a tenth of the board (10 mm of 100), 2 %, 10 px."""
+    """(p,) what counts as one unit of each column: 1°, a tenth of the board (10 mm of 100), 2 %, 0.02 rad/(N·m), 10 px."""
     length = 0.1 * float(np.ptp(points_m, axis=0).max())
     turn = np.radians(1.0)
     six = [turn] * 3 + [length] * 3
-    return np.array(six * 2 + [turn] * arm.adjustable + [0.02] * arm.adjustable + [10.0] * 4 + [0.1] * 2)
+    return np.array(six * 2 + [turn] * arm.adjustable + [0.02] * 2 * arm.adjustable + [10.0] * 4 + [0.1] * 2)
 
 
 class Unknown(NamedTuple):
@@ -50,14 +51,18 @@ class Unknown(NamedTuple):
 
 
 def unknowns(arm: Arm, state: State, points_m: Float64, seen: NDArray[np.bool_]) -> list[Unknown]:
-    """The null space of the pictures (n, m), by singular values of the scaled Jacobian; no priors are counted."""
-    free = estimable(arm, lens=False)
+    """The null space of the pictures (n, m), by singular values of the scaled Jacobian.
+
+    No priors are counted, so neither is what may stay unknown: the servos' compliance.
+    """
+    names = np.array(state_names(arm))
+    free = estimable(arm, lens=False) & ~np.char.startswith(names, "compliance")
     jacobian = predict(state, arm, points_m).by_state * seen[..., None, None]
     scaled = (jacobian * _sizes(arm, points_m))[..., free].reshape(-1, int(free.sum()))
     triangle = np.linalg.qr(scaled, mode="r")
     _, values, vectors = np.linalg.svd(triangle, full_matrices=True)
     values = np.append(values, np.zeros(len(vectors) - len(values)))
-    names = np.array(state_names(arm))[free]
+    names = names[free]
     found = []
     for vector in _sparse(vectors[values < NULL * values[0]]):
         large = np.flatnonzero(np.abs(vector) >= NAMED * np.abs(vector).max())
@@ -105,7 +110,7 @@ def advice(arm: Arm) -> str:
         reasons.append(f"every pose points {down}; add two tilted by 20°, one to each side")
     if turn < SPREAD_TURN_DEG:
         reasons.append(f"joint 1 turns by {turn:.0f}° only; add poses that are 40° apart")
-    if roll < SPREAD_ROLL_DEG and arm.camera != "before_joint5":
+    if roll < SPREAD_ROLL_DEG and arm.camera != "forearm":
         reasons.append(f"joint 5 rolls by {roll:.0f}° only; add poses that are 60° apart")
     if not reasons:
         reasons.append(f"{len(degrees)} poses are too few or too alike; add poses that differ in tilt and in roll")

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from calibration import gls, observability
 from calibration.arm_model import CameraPlace, ServoArm, State, Views, predict, transform_board_to_camera
-from calibration.hand_eye import GOOD, LENS_SIGMA, NOISE, SCALE_SIGMA, SHIFT, TURN, ZERO_SIGMA_RAD
+from calibration.hand_eye import COMPLIANCE_SIGMA, GOOD, LENS_SIGMA, NOISE, SCALE_SIGMA, SHIFT, TURN, ZERO_SIGMA_RAD
 from calibration.images import IMAGES_MIN
 from edge import robot
 from edge.errors import CalibrationError, UnreachableError
 from edge.kinematics import Mount, solve
 from edge.messages import Float64, ToolPose
-from edge.safety import DOFBOT_LIMITS
+from edge.safety import DOFBOT_LIMITS, Limits
 
 DOWN, TILTED, HELD_OUT = 8, 12, 8
 DOWN_CANDIDATES, TILTED_CANDIDATES = 40, 250
@@ -27,11 +27,16 @@ IMAGE_PX = (640, 480)
 MARGIN_PX = 8.0  # corners nearer to the border are not counted on: the arm stops a degree beside
 SEEN_SHARE = 0.75  # of the board's corners
 TOOL_ABOVE_TABLE_M = 0.020
+POINTER_ABOVE_TABLE_M = 0.004  # of the tip of what sticks out of the gripper; the gate of `calibration.slow_arm` stops it 1 mm lower
 CAMERA_ABOVE_TABLE_M = 0.050  # its housing has 42 mm edges
 CAMERA_TO_LINK_M = 0.060  # half a housing's diagonal, and half a bracket of 60 mm
+BOARD_BORDER_M = 0.035  # around its outermost points: a square of 25 mm and white paper
+BOARD_TO_LINK_M = 0.030  # half a bracket
 TOOL_TO_LINK_M = 0.060  # half an open gripper, and half a bracket
 OBLIQUE_MAX_RAD = np.radians(60.0)
 APPROACH_RAD = np.radians(3.0)  # before each pose every joint stands as much lower: more than the backlash of any hobby servo
+STOPS_DRAWN = 15
+WAY_POINTS = 40  # looked at along a way of up to 180°
 FIRST_GUESS_M, FIRST_GUESS_RAD = 0.02, np.radians(10.0)  # σ of hand-eye and board before anything was seen
 
 
@@ -41,8 +46,10 @@ class Scene(NamedTuple):
     mount: Mount
     state: State
     points_m: Float64
-    camera: CameraPlace = "tool"
+    camera: CameraPlace = "wrist"
     image_px: tuple[int, int] = IMAGE_PX
+    limits: Limits = DOFBOT_LIMITS
+    pointer_m: float = 0.0  # by how much something in the gripper sticks out ahead of the tool centre
 
     def arm(self, joints_rad: Float64) -> ServoArm:
         """The arm in poses (n, 5)."""
@@ -79,16 +86,19 @@ class Plan(NamedTuple):
     """Poses in the order in which to take them, commanded angles."""
 
     calibrate_rad: Float64  # (20, 5)
-    held_out_rad: Float64  # (8, 5), straight down, for the verdict only
+    held_out_rad: Float64  # (8, 5), straight down where the camera is on the arm, for the verdict only
     expected: Expected
 
 
 def plan(scene: Scene, noise: gls.Noise = NOISE) -> Plan:
     """Eight poses straight down, twelve tilted, eight more straight down to judge by; the same each time.
 
+    To a fixed camera the gripper shows the board in twenty, and in eight more to judge by; none of them can be straight down.
     Raises `CalibrationError` when the board lies where the arm cannot look at it.
     """
     draws = np.random.default_rng(0)
+    if scene.camera == "fixed":
+        return _plan_fixed(scene, slanted(scene, TILTED_CANDIDATES, draws), noise)
     down = straight_down(scene, DOWN_CANDIDATES, draws)
     tilted = slanted(scene, TILTED_CANDIDATES, draws) if len(down) else down
     if len(down) < DOWN + HELD_OUT or len(tilted) < TILTED:
@@ -100,6 +110,24 @@ def plan(scene: Scene, noise: gls.Noise = NOISE) -> Plan:
     more, matrix = _greedy(_information(scene, tilted, noise), matrix, TILTED)
     left = np.setdiff1d(np.arange(len(down)), chosen)[:HELD_OUT]
     return Plan(np.vstack((down[chosen], tilted[more])), down[left], _expected(scene, matrix, down))
+
+
+def _plan_fixed(scene: Scene, held: Float64, noise: gls.Noise) -> Plan:
+    count = DOWN + TILTED
+    if len(held) < count + HELD_OUT:
+        raise CalibrationError(
+            f"in {len(held)} poses the camera sees the board, expected {count + HELD_OUT}; let the gripper hold it across, facing away "
+            "from the arm, and put the camera 0.6 m in front of the base axis, 0.3 m over the table, looking at the gripper"
+        )
+    chosen, matrix = _greedy(_information(scene, held, noise), _first(scene), count)
+    left = np.setdiff1d(np.arange(len(held)), chosen)[:HELD_OUT]
+    return Plan(held[chosen], held[left], _expected(scene, matrix, held))
+
+
+def stops(scene: Scene, plan: Plan) -> Float64:
+    """(n, 5) poses that the arm may go by: its park pose, the plan's own, and a few drawn ones, without which some have no clear way."""
+    drawn = np.random.default_rng(0).uniform(robot.POSITION_MIN_RAD, robot.POSITION_MAX_RAD, (1000, 5))
+    return np.vstack((robot.PARK_RAD, plan.calibrate_rad, plan.held_out_rad, drawn[is_clear(scene, drawn)][:STOPS_DRAWN]))
 
 
 def advise(scene: Scene, done_rad: Float64, candidates_rad: Float64, noise: gls.Noise = NOISE) -> Advice:
@@ -122,7 +150,7 @@ def _columns(scene: Scene) -> NDArray[np.bool_]:
 def _first(scene: Scene) -> Float64:
     """What is known before the first picture, as a normal matrix (p, p) of the columns that are estimated."""
     six = [FIRST_GUESS_RAD] * 3 + [FIRST_GUESS_M] * 3
-    sigma = np.concatenate((six * 2, np.full(5, ZERO_SIGMA_RAD), np.full(5, SCALE_SIGMA), LENS_SIGMA))
+    sigma = np.concatenate((six * 2, np.full(5, ZERO_SIGMA_RAD), np.full(5, SCALE_SIGMA), np.full(5, COMPLIANCE_SIGMA), LENS_SIGMA))
     return np.diag(1.0 / sigma[_columns(scene)] ** 2)
 
 
@@ -179,13 +207,19 @@ def slanted(scene: Scene, count: int, draws: np.random.Generator) -> Float64:
 
 def straight_down(scene: Scene, count: int, draws: np.random.Generator) -> Float64:
     """Commanded joints (≤ count, 5) that are safe and see most of the board with the tool straight down, as it is when it grasps."""
-    found: list[Float64] = []
-    for x, y, z, yaw in draws.uniform((-0.07, 0.06, 0.03, -np.pi), (0.07, 0.17, 0.11, np.pi), (50 * count, 4)).tolist():
-        with suppress(UnreachableError):
-            found.append(np.array(solve(ToolPose(x, y, z, 0.0, yaw), scene.mount)))
-    joints = np.array(found).reshape(-1, 5)
-    joints = joints[is_safe(scene, joints)]
-    return joints[sees_board(scene, joints)][:count]
+    places = draws.uniform((-0.07, 0.06, 0.03, -np.pi), (0.07, 0.17, 0.11, np.pi), (50 * count, 4))
+    good = np.empty((0, 5))
+    for some in np.array_split(places, 25):
+        found: list[Float64] = []
+        for x, y, z, yaw in some.tolist():
+            with suppress(UnreachableError):
+                found.append(np.array(solve(ToolPose(x, y, z, 0.0, yaw), scene.mount)))
+        joints = np.array(found).reshape(-1, 5)
+        joints = joints[is_safe(scene, joints)]
+        good = np.concatenate((good, joints[sees_board(scene, joints)]))
+        if len(good) >= count:
+            break
+    return good[:count]
 
 
 def is_safe(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
@@ -197,14 +231,33 @@ def is_clear(scene: Scene, joints_rad: Float64) -> NDArray[np.bool_]:
     """(n,) the same of the poses alone."""
     chain = scene.arm(joints_rad).chain(np.zeros(5), np.zeros(5))
     flange, tool = chain.transform_flange_to_table, chain.transform_flange_to_table[:, :3, 3]
-    low = np.maximum(DOFBOT_LIMITS.tool_min_in_table_m, (-np.inf, -np.inf, TOOL_ABOVE_TABLE_M))
-    clear = ((tool >= low) & (tool <= DOFBOT_LIMITS.tool_max_in_table_m)).all(axis=1)
-    clear &= ((joints_rad >= robot.POSITION_MIN_RAD) & (joints_rad <= robot.POSITION_MAX_RAD)).all(axis=1)
+    low = np.maximum(scene.limits.tool_min_in_table_m, (-np.inf, -np.inf, TOOL_ABOVE_TABLE_M))
+    clear = ((tool >= low) & (tool <= scene.limits.tool_max_in_table_m)).all(axis=1)
+    clear &= tool[:, 2] + scene.pointer_m * flange[:, 2, 2] >= POINTER_ABOVE_TABLE_M
+    clear &= ((joints_rad >= scene.limits.position_min[:5]) & (joints_rad <= scene.limits.position_max[:5])).all(axis=1)
     if scene.camera != "fixed":
         camera = (flange @ scene.state.hand_eye)[:, :3, 3]
         clear &= camera[:, 2] >= CAMERA_ABOVE_TABLE_M
         clear &= _to_links_m(camera, chain.origin[:, :4]).min(axis=1) >= CAMERA_TO_LINK_M
+    elif not scene.pointer_m:  # the gripper holds the board
+        held = flange @ scene.state.board
+        for corner in _outline_m(scene.points_m):
+            at = held[:, :3, :3] @ corner + held[:, :3, 3]
+            clear &= at[:, 2] >= TOOL_ABOVE_TABLE_M
+            clear &= _to_links_m(at, chain.origin[:, :3]).min(axis=1) >= BOARD_TO_LINK_M
     return np.asarray(clear & (_to_links_m(tool, chain.origin[:, :3]).min(axis=1) >= TOOL_TO_LINK_M))
+
+
+def _outline_m(points_m: Float64) -> Float64:
+    """(4, 3) corners of the board that the points are on."""
+    (left, top, _), (right, below, _) = points_m.min(axis=0) - BOARD_BORDER_M, points_m.max(axis=0) + BOARD_BORDER_M
+    return np.array([(x, y, 0.0) for x in (left, right) for y in (top, below)])
+
+
+def is_clear_way(scene: Scene, start_rad: Float64, goal_rad: Float64) -> bool:
+    """Whether all joints (5,) may turn straight from one pose to another."""
+    share = np.linspace(0.0, 1.0, WAY_POINTS)[:, None]
+    return bool(is_clear(scene, start_rad + (goal_rad - start_rad) * share).all())
 
 
 def _to_links_m(point: Float64, joints: Float64) -> Float64:

@@ -16,6 +16,7 @@ from edge.messages import Float32, Float64
 SUBPIXELS = 4  # along each axis; with fewer, corners move by more than detectors err
 TEXTURE_PX_PER_M = 10_000.0  # 250 px a square of 25 mm: with 60 the texture itself moves corners by 0.15 px (facts, 4.1)
 PAPER, INK, DESK = 225.0, 25.0, 120.0  # grey levels
+GREY_SD, BLUR_PX = 2.0, 0.5  # of a cheap camera in a lit room
 NEAR_M, MARGIN_PX = 0.02, 3
 QUIET_M = 0.008  # white paper around the pattern
 

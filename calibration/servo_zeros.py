@@ -4,7 +4,9 @@ Joints 1 and 5 keep their zero: no picture shows it (`calibration.observability`
 sent to q is corrected where q becomes a pulse or a count, so that from then on it turns to q.
 """
 
+from collections.abc import Sequence
 from itertools import product
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 from calibration import closed_form
 from calibration.arm_model import ServoArm, Views, inverse
 from calibration.hand_eye import Estimate
-from edge.calibration import BoardCalibration, Pca9685Calibration, made
+from edge.calibration import BoardCalibration, Made, Pca9685Calibration, made
 from edge.config import BoardServoConfig, BusConfig, ServoConfig
 from edge.errors import CalibrationError
 from edge.messages import Float64
@@ -68,9 +70,20 @@ def _turn_rad(one: Float64, other: Float64) -> float:
 
 def part(bus: BusConfig, found: Estimate, signs: tuple[int, ...], by: str) -> Pca9685Calibration | BoardCalibration:
     """The calibration's part for the servos of `bus`, with which the pictures were taken; `signs` as `directions` said."""
-    how = made(by, sigma=sigma(found), checks=found.checks)
-    zeros_deg, scales = np.degrees(found.state.zeros_rad), 1.0 + found.state.scales
-    joints = list(zip(signs, map(float, zeros_deg), map(float, scales), strict=True))
+    turns = zip(signs, np.degrees(found.state.zeros_rad).tolist(), (1.0 + found.state.scales).tolist(), strict=True)
+    return corrected(bus, [Turns(*one) for one in turns], made(by, sigma=sigma(found), checks=found.checks))
+
+
+class Turns(NamedTuple):
+    """What a joint of `bus` does when it is sent to q: it turns to zero_deg + scale · q, or the other way round where `sign` is -1."""
+
+    sign: int
+    zero_deg: float
+    scale: float
+
+
+def corrected(bus: BusConfig, joints: Sequence[Turns], how: Made) -> Pca9685Calibration | BoardCalibration:
+    """The servos of `bus` so that each of five joints turns to where it is sent."""
     if bus.driver == "dofbot_board":
         *board, hand = bus.board.servos
         one, two, three, four, five = (_board_servo(servo, *joint) for servo, joint in zip(board, joints, strict=True))

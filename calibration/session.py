@@ -74,9 +74,14 @@ def read_image(path: Path) -> Image:
     return np.asarray(image, np.uint8)
 
 
+def has_images(folder: Path) -> bool:
+    """Whether there is any; False where there is no folder."""
+    return any(path.suffix.lower() in SUFFIXES for path in folder.glob("*"))
+
+
 def image_paths(folder: Path) -> list[Path]:
     """The folder's images by name; raises `ConfigError` where there are none."""
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise ConfigError(f"--images {folder} has no image, expected {', '.join(SUFFIXES)}; put the camera's images there")
     return paths

@@ -5,7 +5,7 @@ For trying every step without hardware. Only here is the truth known, so only he
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import msgspec
@@ -14,19 +14,20 @@ from msgspec import Struct
 
 import urdf
 from calibration import boards, joints_file, plan_poses, render, simulated_arm
-from calibration.arm_model import ServoArm, State, rotation, transform_board_to_camera
+from calibration.arm_model import CameraPlace, ServoArm, State, rotation, transform_board_to_camera
 from calibration.lens import NAMES
 from calibration.opencv import Lens
 from edge import calibration as files
-from edge.config import Config
+from edge.config import BusConfig, Config
+from edge.errors import ConfigError
 from edge.files import write_atomically
 from edge.messages import Float64, Intrinsics
 
 BOARD, CALIBRATION, JOINTS, TRUTH = "board.json", "calibration.json", "joints.csv", "truth.json"
 SERIAL = "simulated"
+DRIVER: Literal["dofbot_board"] = "dofbot_board"  # of 0.08° a count; pictures are taken as if servos had none
 DRAWN = boards.charuco(7, 5)  # the board of `simulated_arm`: 6 × 4 inner corners, 25 mm apart
 FIRST_CORNER_M = 0.025  # from the upper left of the pattern, along both edges
-GREY_SD, BLUR_PX = 2.0, 0.5  # of a cheap camera in a lit room
 LENS_SIGMA = {"fx": 0.6, "fy": 0.6, "cx": 0.5, "cy": 0.5, "k1": 0.005, "k2": 0.01}  # what 30 views of a lens calibration leave
 
 
@@ -34,12 +35,18 @@ class Truth(Struct, frozen=True, forbid_unknown_fields=True):
     """The simulated arm, in the terms of the estimate (`calibration.observability`)."""
 
     seed: int
+    camera: CameraPlace
     servo_noise_deg: float
     hand_eye: list[list[float]]
     zeros_deg: list[float]
     scales: list[float]
-    joint1_zero_deg: float  # no picture shows it
+    all_zeros_deg: list[float]  # those that no picture shows, too
     tool_in_table_m: dict[str, tuple[float, float]]  # where the tool really was in each image
+
+    @property
+    def joint1_zero_deg(self) -> float:
+        """By which the estimate's table is turned about the base axis."""
+        return self.all_zeros_deg[0]
 
 
 class Off(NamedTuple):
@@ -50,20 +57,27 @@ class Off(NamedTuple):
     zeros_deg: float  # the worst of those that pictures show
 
 
-def take(folder: Path, seed: int, plan: plan_poses.Plan, errors: simulated_arm.Errors, show: Callable[[str], None]) -> None:
+def take(
+    folder: Path,
+    seed: int,
+    plan: plan_poses.Plan,
+    errors: simulated_arm.Errors,
+    show: Callable[[str], None],
+    camera: CameraPlace = "wrist",
+) -> None:
     """Fill the folder, picture by picture; pictures that are there stay. The same seed gives the same arm and pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     draws = np.random.default_rng(seed)
-    one = simulated_arm.robot(draws, errors)
+    one = simulated_arm.robot(draws, errors, camera)
     commanded = np.vstack((plan.calibrate_rad, plan.held_out_rad))
     true_joints = simulated_arm.true_joints(one, commanded, draws)
-    arm = ServoArm(true_joints, simulated_arm.MOUNT)
+    arm = ServoArm(true_joints, simulated_arm.MOUNT, camera)
     names = [f"pose-{number:02d}.png" for number in range(1, len(commanded) + 1)]
     tools = arm.chain(one.truth.zeros_rad, one.truth.scales).transform_flange_to_table[:, :2, 3]
     gauge = one.in_gauge()
     truth = Truth(
-        seed, errors.gauss_deg, gauge.hand_eye.tolist(), np.degrees(gauge.zeros_rad).tolist(), gauge.scales.tolist(),
-        float(np.degrees(one.truth.zeros_rad[0])),
+        seed, camera, errors.gauss_deg, gauge.hand_eye.tolist(), np.degrees(gauge.zeros_rad).tolist(), gauge.scales.tolist(),
+        np.degrees(one.truth.zeros_rad).tolist(),
         {name: (float(x), float(y)) for name, (x, y) in zip(names, tools, strict=True)},
     )  # fmt: skip
     _describe(folder, _as_told(one.truth, seed), truth)
@@ -76,7 +90,7 @@ def take(folder: Path, seed: int, plan: plan_poses.Plan, errors: simulated_arm.E
     for number, (name, pose) in enumerate(zip(names, transform_board_to_camera(one.truth, arm), strict=True)):
         if not (folder / name).exists():
             noise = np.random.default_rng((seed, 2, number))
-            picture = render.noisy(render.blurred(render.view(DRAWN, pose @ from_corner, lens), BLUR_PX), GREY_SD, noise)
+            picture = render.noisy(render.blurred(render.view(DRAWN, pose @ from_corner, lens), render.BLUR_PX), render.GREY_SD, noise)
             write_atomically(folder / name, cv2.imencode(".png", picture)[1].tobytes())
         show(name)
 
@@ -96,7 +110,7 @@ def _describe(folder: Path, state: State, truth: Truth) -> None:
     if not (folder / CALIBRATION).exists():
         lens = _lens(state)
         part = files.Lens(SERIAL, lens.intrinsics, lens.distortion, files.made("dofbot calibrate handeye --simulate", LENS_SIGMA))
-        blank = files.blank(Config(), urdf.dofbot_sha256())
+        blank = files.blank(Config(bus=BusConfig(driver=DRIVER)), urdf.dofbot_sha256())
         files.save(folder / CALIBRATION, msgspec.structs.replace(blank, lens=part))
 
 
@@ -106,9 +120,14 @@ def _lens(state: State) -> Lens:
 
 
 def truth_of(folder: Path) -> Truth | None:
-    """The truth, where the folder is of a simulated arm."""
+    """The truth, where the folder is of a simulated arm; raises `ConfigError` for one of another version."""
     path = folder / TRUTH
-    return msgspec.json.decode(path.read_bytes(), type=Truth) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Truth)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} is damaged or of another version ({error}); simulate into a new folder") from None
 
 
 def in_gauge(truth: Truth, tool_in_table_m: Float64) -> Float64:

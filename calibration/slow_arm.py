@@ -4,49 +4,62 @@ For calibrating only: no policy, no camera in the loop. Ctrl-C takes it back to 
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from math import ceil
 
 import msgspec
 import numpy as np
 
-from calibration.plan_poses import Scene, approach_from, is_clear
+from calibration.plan_poses import POINTER_ABOVE_TABLE_M, Scene, approach_from, is_clear_way
 from edge.clock import Clock, MonotonicClock, Pacer
 from edge.config import Config
 from edge.emulated_arm import EmulatedArm
 from edge.errors import BusError, CalibrationError, ConfigError
-from edge.kinematics import tool_in_table_m
+from edge.kinematics import tool_in_table_m, transform_tool_to_table
 from edge.messages import Float64, JointCommand
 from edge.robot import OPENING_MAX_M, PARK_RAD
-from edge.safety import DOFBOT_LIMITS, gate, resting
+from edge.safety import Point, gate, resting
 from edge.servos import ServoBus
 
 SPEED_RAD_S = np.radians(30.0)  # slow enough to pull a hand away: as the servo tools have it
 TICK_S = 0.02
 SETTLE_S = 1.0  # until the camera is at rest; assumed, servo tools wait 0.5 s for less
-WAY_POINTS = 40  # looked at along a way of up to 180°
-LIMITS = msgspec.structs.replace(DOFBOT_LIMITS, velocity_max=(1.05 * SPEED_RAD_S,) * 5 + DOFBOT_LIMITS.velocity_max[5:])
+SQUEEZE_M = 0.001  # the fingers are sent together by as much more than what they hold is thick
+GRIP_M_S = 0.02  # a finger that is in between feels it before it hurts
+# Ways are looked at in steps, and between two of them the tip may be some hundredths of a millimetre lower.
+POINTER_MIN_M = POINTER_ABOVE_TABLE_M - 0.001
 
 
 class SlowArm:
-    """The arm on an open bus; `at` is where it is known to be, `stops_rad` (n, 5) are poses that it may go by."""
+    """The arm on an open bus; `at` is where it is known to be, `stops_rad` (n, 5) are poses that it may go by.
+
+    `scene` says what has to stay clear of the table, a pointer in the gripper included.
+    """
 
     def __init__(self, bus: ServoBus, scene: Scene, stops_rad: Float64, clock: Clock, at: JointCommand) -> None:
-        self._bus, self._scene, self._stops, self._clock = bus, scene, stops_rad, clock
+        self._bus, self.scene, self.stops_rad, self._clock = bus, scene, stops_rad, clock
         self._pacer = Pacer(clock, 1.0 / TICK_S)
         self._gate = resting(at)
+        limits = msgspec.structs.replace(scene.limits, velocity_max=(1.05 * SPEED_RAD_S,) * 5 + scene.limits.velocity_max[5:])
+        low = (*limits.tool_min_in_table_m[:2], POINTER_MIN_M)
+        self._limits, self._limits_of_pointer = limits, msgspec.structs.replace(limits, tool_min_in_table_m=low)
 
     @property
     def joints_rad(self) -> Float64:
         """(5,) last sent."""
         return np.array(self._gate.position[:5])
 
-    def reach(self, joints_rad: Float64) -> None:
-        """Go to a pose on a clear way, every joint from below, and wait until all is at rest. Raises `CalibrationError`, `BusError`."""
-        for stop in way(self._scene, self.joints_rad, approach_from(joints_rad), self._stops):
+    def reach(self, joints_rad: Float64, via_rad: Sequence[Float64] = ()) -> None:
+        """Go to a pose and wait until all is at rest: on a clear way to the first of `via_rad`, from there straight to the next ones.
+
+        Without them every joint comes from below. Raises `CalibrationError`, `BusError`.
+        """
+        first, *further = via_rad or (approach_from(joints_rad),)
+        for stop in way(self.scene, self.joints_rad, first, self.stops_rad):
             self.go(stop)
-        self.go(joints_rad)
+        for stop in (*further, joints_rad):
+            self.go(stop)
         self.settle()
 
     def go_home(self) -> None:
@@ -54,7 +67,7 @@ class SlowArm:
         park = np.array(PARK_RAD)
         stops = [park]
         with suppress(CalibrationError):
-            stops = way(self._scene, self.joints_rad, park, self._stops)
+            stops = way(self.scene, self.joints_rad, park, self.stops_rad)
         for stop in stops:
             self.go(stop)
 
@@ -66,6 +79,14 @@ class SlowArm:
             at = (start + (goal - start) * step / count).tolist()
             self._tick(JointCommand._make((*at, self._gate.position.opening_m)))
 
+    def grip(self, opening_m: float) -> None:
+        """Open or close the gripper, slowly; the joints hold, or the first call powers them where they are."""
+        start_m = self._gate.position.opening_m
+        count = max(ceil(abs(opening_m - start_m) / (GRIP_M_S * TICK_S)), 1)
+        for step in range(1, count + 1):
+            self._tick(self._gate.position._replace(opening_m=start_m + (opening_m - start_m) * step / count))
+        self._tick(self._gate.position)  # at rest, so that it may turn back
+
     def settle(self) -> JointCommand | None:
         """Hold until all is at rest; where the servos then say that they are, None where they cannot."""
         until_s = self._clock.now_s() + SETTLE_S
@@ -75,13 +96,21 @@ class SlowArm:
 
     def _tick(self, wanted: JointCommand) -> None:
         self._pacer.wait()  # after a stall no burst: two set points at once would be a leap
-        passed = gate(self._gate, wanted, LIMITS, TICK_S, lambda command: tool_in_table_m(command, self._scene.mount))
+        limits = self._limits_of_pointer if self.scene.pointer_m else self._limits
+        passed = gate(self._gate, wanted, limits, TICK_S, self._lowest_in_table_m)
         self._bus.write(passed.command)
         self._gate = passed.state
         if passed.reasons:
             raise BusError(
                 f"the safety gate stopped the arm ({', '.join(passed.reasons)}), expected a way inside its limits; start from park"
             )
+
+    def _lowest_in_table_m(self, command: JointCommand) -> Point:
+        """The tool centre, at the height of the pointer's tip where that is lower."""
+        x, y, z = tool_in_table_m(command, self.scene.mount)
+        if not self.scene.pointer_m:
+            return x, y, z
+        return x, y, min(z, z + self.scene.pointer_m * float(transform_tool_to_table(command, self.scene.mount)[2, 2]))
 
 
 def way(scene: Scene, start_rad: Float64, goal_rad: Float64, stops_rad: Float64) -> list[Float64]:
@@ -95,7 +124,7 @@ def way(scene: Scene, start_rad: Float64, goal_rad: Float64, stops_rad: Float64)
     while queue and 1 not in came_from:
         at = queue.popleft()
         for node in range(1, len(nodes)):
-            if node not in came_from and _is_clear_way(scene, nodes[at], nodes[node]):
+            if node not in came_from and is_clear_way(scene, nodes[at], nodes[node]):
                 came_from[node] = at
                 queue.append(node)
     if 1 not in came_from:
@@ -104,11 +133,6 @@ def way(scene: Scene, start_rad: Float64, goal_rad: Float64, stops_rad: Float64)
     while came_from[path[-1]]:
         path.append(came_from[path[-1]])
     return [nodes[node] for node in reversed(path)]
-
-
-def _is_clear_way(scene: Scene, start_rad: Float64, goal_rad: Float64) -> bool:
-    share = np.linspace(0.0, 1.0, WAY_POINTS)[:, None]
-    return bool(is_clear(scene, start_rad + (goal_rad - start_rad) * share).all())
 
 
 @contextmanager

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from calibration.boards import Board, MarkerBoard
     from calibration.opencv import Lens
     from calibration.session import Seen, Session
+    from calibration.simulated_camera import Show, SimulatedCamera
     from edge.calibration import Calibration
+    from edge.config import Config
     from edge.messages import Float32, Float64
 
 
@@ -95,13 +97,25 @@ def write_parts(path: Path, config: Path | None, **parts: Any) -> None:
     """Put parts into the calibration file, with the others as they are."""
     import urdf
     from edge import calibration as files
+
+    before = files.load(path) if path.exists() else files.blank(settings_of(config), urdf.dofbot_sha256())
+    files.save(path, msgspec.structs.replace(before, **parts))
+
+
+def settings_of(config: Path | None) -> "Config":
+    """What a file configures, or the defaults."""
     from edge import config as configuration
 
-    if path.exists():
-        before = files.load(path)
-    else:
-        before = files.blank(configuration.load(config) if config else configuration.Config(), urdf.dofbot_sha256())
-    files.save(path, msgspec.structs.replace(before, **parts))
+    return configuration.load(config) if config else configuration.Config()
+
+
+def simulated(board: "Board", settings: "Config", seed: int, show: "Show", *, quiet: bool) -> "SimulatedCamera":
+    """A simulated camera in place of the configured one, and it says so."""
+    from calibration.simulated_camera import SimulatedCamera
+
+    if not quiet:
+        typer.echo("simulated: the camera, the board and who moves them; nothing real is measured", err=True)
+    return SimulatedCamera(board, (settings.camera.width, settings.camera.height), seed, show)
 
 
 def print_json(value: Any) -> None:

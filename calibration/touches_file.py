@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.grid import Grid, by_touch
 from edge.errors import ConfigError
+from edge.files import write_atomically
+from edge.messages import Float64
 
 NAMES = ("x_mm", "y_mm", "off_x_mm", "off_y_mm")
 
 
-def load(path: Path) -> Grid:
-    """The grid as it was touched; raises `ConfigError` for a file that is none, `CalibrationError` for too few touches."""
+def load(path: Path) -> Float64:
+    """(n, 4) in mm, columns as `NAMES`; raises `ConfigError` for a file that is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -30,8 +31,16 @@ def load(path: Path) -> Grid:
         found = ", ".join(reader.fieldnames or ()) or "nothing"
         raise ConfigError(f"--touch {path} has columns {found}, expected {', '.join(NAMES)}; {missing[0]} is missing: name it so")
     rows = [_row(row, f"--touch {path}, row {number}") for number, row in enumerate(reader, 1)]
-    values = np.array(rows).reshape(-1, 4)
-    return by_touch(values[:, :2] / 1e3, values[:, 2:])
+    return np.array(rows).reshape(-1, 4)
+
+
+def save(path: Path, touches_mm: Float64) -> None:
+    """Write the table whole; raises `ConfigError`."""
+    lines = [",".join(NAMES), *(",".join(f"{value:.2f}" for value in row) for row in touches_mm.tolist())]
+    try:
+        write_atomically(path, ("\n".join(lines) + "\n").encode())
+    except OSError as error:
+        raise ConfigError(f"--touch {path} cannot be written ({error.strerror}); give a path that you may write to") from None
 
 
 def _row(row: dict[str, str], where: str) -> list[float]:

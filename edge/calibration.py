@@ -22,6 +22,9 @@ from edge.messages import Intrinsics
 SCHEMA_VERSION = 1
 PREVIOUS = ".previous"  # what was there before the last save, beside it
 
+CAMERA_PARTS = ("lens", "hand_eye", "forearm_camera", "fixed_camera", "depth")
+PARTS = ("pca9685", "dofbot_board", *CAMERA_PARTS)
+
 Positive = Annotated[float, Meta(gt=0.0)]
 Row = tuple[float, float, float, float]
 
@@ -73,10 +76,26 @@ class Lens(_Part, frozen=True):
 
 
 class HandEye(_Part, frozen=True):
-    """Where the depth camera sits on the tool."""
+    """Where the depth camera sits on the tool, behind joint 5: the wrist camera that policies are trained with."""
 
     serial: str
     transform_camera_to_tool: tuple[Row, Row, Row, Row]  # optical axes: x right, y down, z forward; metres
+    made: Made
+
+
+class ForearmCamera(_Part, frozen=True):
+    """Where the depth camera sits on the forearm, before joint 5. Link 4's frame is the tool's while joint 5 is at 0."""
+
+    serial: str
+    transform_camera_to_link4: tuple[Row, Row, Row, Row]  # optical axes, metres
+    made: Made
+
+
+class FixedCamera(_Part, frozen=True):
+    """Where a depth camera stands that is not on the arm."""
+
+    serial: str
+    transform_camera_to_table: tuple[Row, Row, Row, Row]  # optical axes, metres
     made: Made
 
 
@@ -101,6 +120,8 @@ class Calibration(_Part, frozen=True, omit_defaults=True):
     dofbot_board: BoardCalibration | None = None
     lens: Lens | None = None
     hand_eye: HandEye | None = None
+    forearm_camera: ForearmCamera | None = None  # in place of hand_eye
+    fixed_camera: FixedCamera | None = None  # in place of either
     depth: DepthCorrection | None = None
 
 
@@ -153,9 +174,19 @@ def check_robot(found: Calibration, path: Path, mount: MountConfig, bus: BusConf
             )
 
 
+def check_placement(found: Calibration, path: Path) -> None:
+    """Raise `ConfigError` for a camera that is not on the wrist: policies are trained with one that turns with the gripper."""
+    for name, where in (("forearm_camera", "on the forearm"), ("fixed_camera", "on a stand")):
+        if getattr(found, name) is not None:
+            raise ConfigError(
+                f"calibration {path} has the camera {where} ({name}), expected it on the wrist, as policies are trained; "
+                "mount it behind joint 5 and run dofbot calibrate handeye"
+            )
+
+
 def check_camera(found: Calibration, path: Path, serial: str) -> None:
     """Raise `ConfigError` when a part was measured with another camera than the one that is plugged in."""
-    for name in ("lens", "hand_eye", "depth"):
+    for name in CAMERA_PARTS:
         part = getattr(found, name)
         if part is not None and part.serial != serial:
             raise ConfigError(
@@ -203,8 +234,7 @@ def previous_of(path: Path) -> Path:
 
 
 def _parts(found: Calibration) -> list[tuple[str, Any]]:
-    names = ("pca9685", "dofbot_board", "lens", "hand_eye", "depth")
-    return [(name, part) for name in names if (part := getattr(found, name)) is not None]
+    return [(name, part) for name in PARTS if (part := getattr(found, name)) is not None]
 
 
 def _check(found: Calibration, path: Path) -> None:
@@ -212,8 +242,17 @@ def _check(found: Calibration, path: Path) -> None:
     if not np.isfinite(_numbers(msgspec.to_builtins(found))).all():
         raise ConfigError(f"calibration {path} has a number that is not finite; calibrate again")
     check_rules(applied(Config(), found), f"calibration {path}")
-    if found.hand_eye is not None and not _is_rigid(np.array(found.hand_eye.transform_camera_to_tool)):
-        raise ConfigError(f"calibration {path}: hand_eye.transform_camera_to_tool is no rigid pose; calibrate again")
+    poses = {
+        "hand_eye.transform_camera_to_tool": found.hand_eye and found.hand_eye.transform_camera_to_tool,
+        "forearm_camera.transform_camera_to_link4": found.forearm_camera and found.forearm_camera.transform_camera_to_link4,
+        "fixed_camera.transform_camera_to_table": found.fixed_camera and found.fixed_camera.transform_camera_to_table,
+    }
+    measured = {name: pose for name, pose in poses.items() if pose is not None}
+    for name, pose in measured.items():
+        if not _is_rigid(np.array(pose)):
+            raise ConfigError(f"calibration {path}: {name} is no rigid pose; calibrate again")
+    if len(measured) > 1:
+        raise ConfigError(f"calibration {path} has {' and '.join(measured)}, expected one place of the camera; calibrate again")
 
 
 def _is_rigid(pose: "np.ndarray[Any, np.dtype[np.float64]]") -> bool:

@@ -67,9 +67,9 @@ class SimulatorCamera:
 class SimulatorWatcher(SimulatorCamera):
     """The simulated camera over a link of its own, beside that of the arm: real clock only."""
 
-    def __init__(self, port: int) -> None:
-        """Raises `BusError` when no simulator is there, or no arm is connected to it."""
-        self._own_link = SimulatorLink.connect(port, "real", role="camera")
+    def __init__(self, port: int, image: bool = False) -> None:
+        """Raises `BusError` when no simulator is there, or no arm is connected to it. With `image` frames have their grey image."""
+        self._own_link = SimulatorLink.connect(port, "real", role="camera", image=image)
         super().__init__(self._own_link)
 
     def close(self) -> None:

@@ -116,6 +116,25 @@ class CalibrationConfig(_Section, frozen=True):
     check_max_age_h: Annotated[float, Meta(ge=0.0)] = 0.0  # how old the last dofbot calibrate check may be to arm; 0: none is asked for
 
 
+class BlockConfig(_Section, frozen=True):
+    """The markers on top of the blocks, which a policy of variant `xyz` is told the place of: dofbot calibrate board blocks prints them."""
+
+    dictionary: str = "DICT_4X4_50"  # OpenCV's name
+    # The ids that count; others are not looked at.
+    markers: Annotated[tuple[Annotated[int, Meta(ge=0, le=999)], ...], Meta(min_length=1)] = (30, 31, 32, 33, 34, 35)
+    marker_m: Annotated[float, Meta(ge=0.010, le=0.100)] = 0.025  # the black square's edge, as measured on the print
+
+
+class FixedMarkerConfig(_Section, frozen=True):
+    """A marker that is glued to the table where the camera sees it from the start of a descent: seen elsewhere, the camera has moved."""
+
+    id: Annotated[int, Meta(ge=-1, le=999)] = -1  # in block.dictionary; -1: there is none
+    at_in_table_m: tuple[float, float] = (0.0, 0.0)  # its middle
+    size_m: Annotated[float, Meta(ge=0.010, le=0.100)] = 0.030  # the black square's edge; dofbot calibrate board aruco prints such
+    # 10 mm off its place a camera costs every fifth grasp (docs/camera.md); a PCA9685, which rounds set points, is 6 mm off by itself.
+    off_max_m: Annotated[float, Meta(gt=0.0, le=0.1)] = 0.010
+
+
 class SimulatorConfig(_Section, frozen=True):
     """The simulator server; nobody connects to it unless a driver is `simulator` or the I2C bus is emulated."""
 
@@ -176,6 +195,8 @@ class Config(_Section, frozen=True):
     bus: BusConfig = BusConfig()
     camera: CameraConfig = CameraConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    block: BlockConfig = BlockConfig()
+    fixed_marker: FixedMarkerConfig = FixedMarkerConfig()
     simulator: SimulatorConfig = SimulatorConfig()
     control: ControlConfig = ControlConfig()
     run: RunConfig = RunConfig()
@@ -225,6 +246,8 @@ def check_rules(config: Config, where: str) -> None:
     if config.calibration.check_max_age_h > 0.0 and not config.calibration.file:
         found = f"calibration.check_max_age_h = {config.calibration.check_max_age_h:g} with calibration.file = ''"
         raise ConfigError(f"{where}: {found}, expected the file that is checked; name it, or set check_max_age_h = 0")
+    if config.fixed_marker.id in config.block.markers:
+        raise ConfigError(f"{where}: fixed_marker.id = {config.fixed_marker.id} is one of block.markers, expected another; change either")
     if config.camera.driver == "replay" and not config.camera.file:
         raise ConfigError(f"{where}: camera.file = '' with camera.driver = 'replay', expected a recording (.db3); name it")
 

@@ -168,7 +168,7 @@ class Contract(_Part, frozen=True, omit_defaults=True):
     @property
     def task(self) -> tuple[object, ...]:
         """What two policies must have in common to take over from each other."""
-        return self.episode, self.camera, self.rates, self.robot, self.action, self.proprio, self.depth
+        return self.episode, self.camera, self.rates, self.robot, self.action, self.proprio, self.depth, self.block
 
     @property
     def sight(self) -> Sight:

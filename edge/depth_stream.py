@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Iterator
 from queue import Empty, Full, Queue
-from threading import Event
+from threading import Event, Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,18 +33,23 @@ class _Arrival(NamedTuple):
     frame: Any  # rs.frame
     at_s: float  # monotonic
     wall_s: float  # the same moment on the wall clock
+    image: Any = None  # rs.frame of the same exposure
 
 
 class DepthStream:
     """One open sensor and its newest depth image.
 
     With `every_frame`, frames wait until `latest` was asked for the one before: for recordings, since a camera does not wait.
+    With an `image` profile (see `image_profile`) each frame has its grey image, and a depth frame whose image is lost is lost, too.
     """
 
-    def __init__(self, sensor: Any, profile: Any, every_frame: bool = False) -> None:
+    def __init__(self, sensor: Any, profile: Any, every_frame: bool = False, image: Any = None) -> None:
         """Raises `ObservationError` for a profile with lens distortion."""
         self._sensor = sensor
         self._profile = profile
+        self._image_profile = image
+        self._single: _Arrival | None = None  # without its partner so far
+        self._pairing = Lock()  # the SDK has a thread for each stream
         self._period_s = 1.0 / self._profile.fps()
         self._every_frame = every_frame
         self._slot: Queue[_Arrival] = Queue(maxsize=1)
@@ -57,7 +62,7 @@ class DepthStream:
         """Let frames come; raises `ObservationError` when the SDK does."""
         atexit.register(self.close)  # an SDK's thread that calls Python while Python ends does not come back
         with sdk_errors("the depth sensor cannot be started", "is another program using the camera?"):
-            self._sensor.open(self._profile)
+            self._sensor.open(self._profile if self._image_profile is None else [self._profile, self._image_profile])
             self._sensor.start(self._arrived)
 
     def wait(self, within_s: float) -> Frame | None:
@@ -87,18 +92,33 @@ class DepthStream:
         with contextlib.suppress(Empty):
             self._slot.get_nowait()
         # The SDK keeps `_arrived`, and so us. A recorder ends, and its file is whole, when nobody has its sensor or a frame any more.
-        self._sensor = self._profile = None
+        self._sensor = self._profile = self._image_profile = self._single = None
 
     def _arrived(self, frame: Any) -> None:
         """In the SDK's thread."""
-        arrival = _Arrival(frame, time.monotonic(), time.time())
-        while not self._closed.is_set():
+        came = _Arrival(frame, time.monotonic(), time.time())
+        arrival = came if self._image_profile is None else self._paired(came)
+        while arrival is not None and not self._closed.is_set():
             if not self._every_frame:
                 with contextlib.suppress(Empty):
                     self._slot.get_nowait()
             with contextlib.suppress(Full):
                 self._slot.put(arrival, timeout=LOOK_S)
                 return
+
+    def _paired(self, arrival: _Arrival) -> _Arrival | None:
+        """A depth frame with its image, once both are here: times less than half a period apart. Of two others the older one is lost."""
+        with self._pairing:
+            other, self._single = self._single, arrival
+            if other is None or _is_depth(other) == _is_depth(arrival):
+                return None
+            apart_s = (arrival.frame.get_timestamp() - other.frame.get_timestamp()) / 1e3
+            if abs(apart_s) > self._period_s / 2.0:
+                self._single = arrival if apart_s > 0.0 else other
+                return None
+            self._single = None
+        depth, image = (arrival, other) if _is_depth(arrival) else (other, arrival)
+        return depth._replace(image=image.frame)
 
     def _converted(self, arrival: _Arrival) -> Frame:
         with sdk_errors("a frame cannot be read", "is the camera plugged in?"):
@@ -108,6 +128,7 @@ class DepthStream:
             counts, unit_m = np.asanyarray(depth.get_data()), depth.get_units()
             age_s = exposed_before_s(depth, arrival.wall_s, self._period_s)
             number = depth.get_frame_number()
+            image = None if arrival.image is None else np.array(arrival.image.get_data())  # a copy: the SDK uses its memory again
         shape = (self.intrinsics.height, self.intrinsics.width)
         if counts.shape != shape or counts.dtype != np.uint16:
             raise ObservationError(
@@ -116,9 +137,17 @@ class DepthStream:
         if not UNIT_MIN_M <= unit_m <= UNIT_MAX_M:
             found = f"the camera's depth unit is {unit_m:g} m"
             raise ObservationError(f"{found}, expected {UNIT_MIN_M:g}…{UNIT_MAX_M:g} m; reset the camera's Depth Units in RealSense Viewer")
-        depth_m = counts * np.float32(unit_m)  # a copy: the SDK uses its memory again
+        if image is not None:
+            if image.shape != shape or image.dtype != np.uint8:
+                raise ObservationError(f"the infrared image is {image.dtype} {image.shape}, expected uint8 {shape} as the depth; replug it")
+            image.flags.writeable = False
+        depth_m = counts * np.float32(unit_m)  # a copy, too
         depth_m.flags.writeable = False
-        return Frame(depth_m, self.intrinsics, arrival.at_s - age_s, number)
+        return Frame(depth_m, self.intrinsics, arrival.at_s - age_s, number, image)
+
+
+def _is_depth(arrival: _Arrival) -> bool:
+    return bool(arrival.frame.is_depth_frame())
 
 
 def exposed_before_s(frame: Any, wall_s: float, period_s: float) -> float:
@@ -161,6 +190,20 @@ def depth_sensor(rs: Any, device: Any) -> tuple[Any, DepthProfiles]:
         if depth:
             return sensor, {(v.width(), v.height(), v.fps()): v for v in (p.as_video_stream_profile() for p in depth)}
     raise ObservationError("the device has no depth stream, expected Z16; use a D405 or D435")
+
+
+def image_profile(rs: Any, sensor: Any, depth: Any) -> Any:
+    """The picture of the left imager, which is the one that depth is reckoned from: its pixels are the depth's.
+
+    Raises `ObservationError` where the sensor has none of that size and rate.
+    """
+    for profile in sensor.get_stream_profiles():
+        if profile.stream_type() == rs.stream.infrared and profile.stream_index() == 1 and profile.format() == rs.format.y8:
+            view = profile.as_video_stream_profile()
+            if (view.width(), view.height(), view.fps()) == (depth.width(), depth.height(), depth.fps()):
+                return view
+    found = f"no infrared image {depth.width()}x{depth.height()} at {depth.fps()} beside the depth"
+    raise ObservationError(f"{found}, expected the left imager's in Y8; choose another profile, or record with --image")
 
 
 def told(rs: Any, device: Any, name: str) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from edge import last_pose
-from edge.board_counts import check_counts, command_from_counts, counts
+from edge import last_pose, travel
+from edge.board_counts import command_from_counts, counts
 from edge.bus_writer import BusWriter
 from edge.camera import DepthCamera, SimulatorCamera
 from edge.capture import CaptureProcess
@@ -19,10 +19,12 @@ from edge.errors import BusError, ConfigError, ObservationError
 from edge.faults import Faults
 from edge.faulty import FaultyCamera, FaultyI2C
 from edge.judge import JudgedCamera
+from edge.markers import MarkerCamera, Marking, looking
 from edge.messages import Frame, JointCommand
 from edge.pca9685 import Pca9685Bus
 from edge.replay import ReplayCamera
-from edge.servos import ServoBus, SimulatorBus, check_travel, command_from_pulses, pulses_us
+from edge.safety import DOFBOT_LIMITS, Limits
+from edge.servos import ServoBus, SimulatorBus, command_from_pulses, pulses_us
 from edge.simulator import SimulatorLink
 from edge.virtual_camera import Mounting, ReprojectedCamera, through
 
@@ -39,6 +41,7 @@ class Devices(NamedTuple):
     clock: Clock
     close: Callable[[], None]
     faults: Faults = Faults()  # none, and none allowed
+    limits: Limits = DOFBOT_LIMITS  # what the safety gate lets through to these servos
 
 
 class EmulatedBus:
@@ -92,11 +95,32 @@ class EmulatedBus:
         self._link.write_pulses(self._outputs_us())
 
 
+class View(NamedTuple):
+    """What becomes of the camera's frames before anybody else looks at them; nothing, unless it is said."""
+
+    mounting: Mounting | None = None  # they are as the policy's camera would have taken them
+    marking: Marking | None = None  # they have the markers that were found in their grey image
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether the camera is to bring the grey image, too."""
+        return self.marking is not None
+
+    def opener(self, opener: str, arguments: Sequence[str | float]) -> tuple[str, tuple[str | float, ...]]:
+        """Opener and arguments of such a camera in a process of its own."""
+        return through(self.mounting, *looking(self.marking, opener, arguments))
+
+    def here(self, camera: DepthCamera) -> DepthCamera:
+        """Such a camera in this process."""
+        seeing = camera if self.marking is None else MarkerCamera(camera, self.marking)
+        return seeing if self.mounting is None else ReprojectedCamera(seeing, self.mounting)
+
+
 class SimulatorCapture(CaptureProcess):
     """The simulator's camera in a process of its own, beside the arm's link, which is told first why the simulator ends."""
 
-    def __init__(self, link: SimulatorLink, mounting: Mounting | None = None) -> None:
-        super().__init__(*through(mounting, "edge.camera:SimulatorWatcher", (link.port,)))
+    def __init__(self, link: SimulatorLink, view: View) -> None:
+        super().__init__(*view.opener("edge.camera:SimulatorWatcher", (link.port, view.needs_image)))
         self._link = link
 
     def latest(self) -> Frame | None:
@@ -105,15 +129,13 @@ class SimulatorCapture(CaptureProcess):
         return super().latest()
 
 
-def open_devices(config: Config, mounting: Mounting | None = None) -> Devices:
+def open_devices(config: Config, view: View = View()) -> Devices:  # noqa: B008  (it is frozen)
     """Open what the configuration names, and connect to the simulator only if any of it is simulated. No servo is powered yet.
 
-    With a `mounting` frames are as the policy's camera would have taken them; without, as they come.
     Raises `ConfigError` for servos that cannot reach the joint limits or cannot follow the clock, `BusError` for a device
     that does not answer, `MissingExtraError` without its driver; what was opened before is closed again.
     """
-    check_travel(config.bus.servos)
-    check_counts(config.bus.board.servos)
+    travel.check(config.bus)
     if config.simulator.clock == "virtual" and not _bus_is_simulated(config.bus):
         raise ConfigError(
             "simulator.clock = 'virtual' with bus.i2c = 'board', expected 'real': virtual time runs faster than servos can; change either"
@@ -122,15 +144,18 @@ def open_devices(config: Config, mounting: Mounting | None = None) -> Devices:
         found = f"simulator.clock = 'virtual' with camera.driver = '{config.camera.driver}'"
         raise ConfigError(f"{found}, expected 'real': its frames come in real time; change either")
     is_simulated = _bus_is_simulated(config.bus) or config.camera.driver == "simulator"
-    link = SimulatorLink.connect(config.simulator.port, config.simulator.clock) if is_simulated else None
-    return open_on(link, config, mounting=mounting)
+    simulator = config.simulator
+    # On the real clock the camera has a link of its own.
+    wants_image = view.needs_image and simulator.clock == "virtual"
+    link = SimulatorLink.connect(simulator.port, simulator.clock, image=wants_image) if is_simulated else None
+    return open_on(link, config, view=view)
 
 
 def open_on(
     link: SimulatorLink | None,
     config: Config,
     watch: Callable[[ServoBus], ServoBus] = lambda bus: bus,
-    mounting: Mounting | None = None,
+    view: View = View(),  # noqa: B008
 ) -> Devices:
     """The same on a link that is there, and closed with the rest. `watch` may put a bus around the driver, to see what it is sent."""
     is_virtual = link is not None and link.clock == "virtual"
@@ -139,37 +164,33 @@ def open_on(
             opened.callback(link.close)
         clock: Clock = VirtualClock(link) if link is not None and is_virtual else MonotonicClock()
         faults = _faults(config, clock)
-        camera = JudgedCamera(FaultyCamera(_camera(config, link, mounting), faults))
+        camera = JudgedCamera(FaultyCamera(_camera(config, link, view), faults))
         opened.callback(camera.close)
         bus = BusWriter(watch(_bus(config, link, faults, clock)), is_virtual)
         opened.callback(bus.close)  # the last to be opened is the first to be closed
         bus.open()
-        return Devices(bus, camera, clock, opened.pop_all().close, faults)
+        return Devices(bus, camera, clock, opened.pop_all().close, faults, travel.limits_of(config.bus))
 
 
 def _bus_is_simulated(bus: BusConfig) -> bool:
     return bus.driver == "simulator" or bus.i2c == "emulated"
 
 
-def _camera(config: Config, link: SimulatorLink | None, mounting: Mounting | None) -> DepthCamera:
+def _camera(config: Config, link: SimulatorLink | None, view: View) -> DepthCamera:
     """Lockstep and recordings take place in our process; everywhere else the camera has its own, which can be killed.
 
-    Frames are projected where they are taken.
+    Frames are projected, and searched for markers, where they are taken.
     """
     if config.camera.driver == "realsense":
         camera = config.camera
-        arguments = (camera.serial, camera.width, camera.height, camera.fps, camera.preset)
-        return CaptureProcess(*through(mounting, "edge.realsense:RealSenseCamera", arguments))
+        arguments = (camera.serial, camera.width, camera.height, camera.fps, camera.preset, view.needs_image)
+        return CaptureProcess(*view.opener("edge.realsense:RealSenseCamera", arguments))
     if config.camera.driver == "replay":
-        return _here(ReplayCamera(config.camera.file, config.camera.loop), mounting)
+        return view.here(ReplayCamera(config.camera.file, config.camera.loop, image=view.needs_image))
     assert link is not None
     if config.simulator.clock == "virtual":
-        return _here(SimulatorCamera(link), mounting)
-    return SimulatorCapture(link, mounting)
-
-
-def _here(camera: DepthCamera, mounting: Mounting | None) -> DepthCamera:
-    return camera if mounting is None else ReprojectedCamera(camera, mounting)
+        return view.here(SimulatorCamera(link))
+    return SimulatorCapture(link, view)
 
 
 def _faults(config: Config, clock: Clock) -> Faults:

@@ -90,7 +90,8 @@ class FaultyCamera:
             return frame._replace(depth_m=self._kept[0].depth_m)
         if fault.mode == "garbage":
             spoilt = self._random.random(frame.depth_m.shape) < fault.value
-            return frame._replace(depth_m=np.where(spoilt, self._random.choice(SPOILT, frame.depth_m.shape), frame.depth_m))
+            depth_m = np.where(spoilt, self._random.choice(SPOILT, frame.depth_m.shape), frame.depth_m)
+            return frame._replace(depth_m=depth_m, markers=None if frame.markers is None else ())
         return _halved(frame) if fault.value == 0.0 else frame._replace(depth_m=frame.depth_m * np.float32(fault.value))
 
     def _late(self, frame: Frame, fault: Injected) -> Frame | None:

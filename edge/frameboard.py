@@ -14,17 +14,22 @@ import zlib
 import numpy as np
 
 from edge.errors import ObservationError
-from edge.messages import Frame, Intrinsics
+from edge.messages import Frame, Intrinsics, Marker
 
-FRAME_MAX_BYTES = 4 * 1280 * 800  # the largest depth image of a RealSense
+PIXELS_MAX = 1280 * 800  # of the largest depth image of a RealSense
+FRAME_MAX_BYTES = 4 * PIXELS_MAX
+MARKERS_MAX = 32
 TEXT_MAX_BYTES = 500
 READ_ATTEMPTS = 3  # each new frame can tear a reading; three in a row within a millisecond do not happen
 
 _HEAD = struct.Struct("<QQQ")  # connection, frames published on it, how many of those were news
-_SLOT = struct.Struct("<QQqdQIIddddI")  # connection, frame, number, captured_at_s, bytes, width, height, fx, fy, cx, cy, checksum
+# connection, frame, number, captured_at_s, bytes of depth and of the grey image (0: none), how many markers (-1: nobody looked),
+# width, height, fx, fy, cx, cy, checksum
+_SLOT = struct.Struct("<QQqdQQqIIddddI")
+_MARKER = np.dtype([("id", "<i8"), ("rays", "<f8", (4, 2))])
 _TEXT = struct.Struct(f"<H{TEXT_MAX_BYTES}s")
 _WHY_AT, _SERIAL_AT, _SLOTS_AT = 64, 1024, 4096
-_SLOT_BYTES = 4096 + FRAME_MAX_BYTES
+_SLOT_BYTES = 4096 + FRAME_MAX_BYTES + PIXELS_MAX + MARKERS_MAX * _MARKER.itemsize
 
 
 class FrameBoard:
@@ -56,10 +61,18 @@ class FrameBoard:
         if frame.depth_m.dtype != np.float32 or frame.depth_m.shape != shape or frame.depth_m.nbytes > FRAME_MAX_BYTES:
             found = f"the depth frame is {frame.depth_m.dtype} {frame.depth_m.shape}"
             raise ObservationError(f"{found}, expected float32 {shape} of at most {FRAME_MAX_BYTES} bytes; choose another profile")
-        data = frame.depth_m.tobytes()
+        image = b""
+        if frame.image is not None:
+            if frame.image.dtype != np.uint8 or frame.image.shape != shape:
+                raise ObservationError(f"the grey image is {frame.image.dtype} {frame.image.shape}, expected uint8 {shape}; restart")
+            image = frame.image.tobytes()
+        depth = frame.depth_m.tobytes()
+        markers = (frame.markers or ())[:MARKERS_MAX]
+        data = depth + image + np.array(list(markers), _MARKER).tobytes()
+        looked_for = -1 if frame.markers is None else len(markers)
         _, published, news = _HEAD.unpack_from(self._memory, 0)
         published += 1
-        fields = (connection, published, frame.sequence, frame.captured_at_s, len(data), *frame.intrinsics)
+        fields = (connection, published, frame.sequence, frame.captured_at_s, len(depth), len(image), looked_for, *frame.intrinsics)
         checksum = zlib.crc32(data, zlib.crc32(_SLOT.pack(*fields, 0)))
         at = _SLOTS_AT + published % 2 * _SLOT_BYTES
         _SLOT.pack_into(self._memory, at, *fields, checksum)
@@ -82,15 +95,21 @@ class FrameBoard:
         """A slot's frame, None when it is torn or is not the one meant."""
         at = _SLOTS_AT + published % 2 * _SLOT_BYTES
         *fields, checksum = _SLOT.unpack_from(self._memory, at)
-        number, captured_at_s, size, *intrinsics = fields[2:]
+        number, captured_at_s, depth_bytes, image_bytes, looked_for, *intrinsics = fields[2:]
         lens = Intrinsics(*intrinsics)
-        if fields[:2] != [connection, published] or size > FRAME_MAX_BYTES or size != 4 * lens.width * lens.height:
+        pixels = lens.width * lens.height
+        if fields[:2] != [connection, published] or pixels > PIXELS_MAX or depth_bytes != 4 * pixels:
             return None
-        data = self._memory[at + _SLOT.size : at + _SLOT.size + size]
+        if image_bytes not in (0, pixels) or not -1 <= looked_for <= MARKERS_MAX:
+            return None
+        markers_at = depth_bytes + image_bytes
+        data = self._memory[at + _SLOT.size : at + _SLOT.size + markers_at + max(looked_for, 0) * _MARKER.itemsize]
         if zlib.crc32(data, zlib.crc32(_SLOT.pack(*fields, 0))) != checksum:
             return None
-        depth_m = np.frombuffer(data, np.float32).reshape(lens.height, lens.width)
-        return Frame(depth_m, lens, captured_at_s, numbered(connection, number))
+        depth_m = np.frombuffer(data, np.float32, pixels).reshape(lens.height, lens.width)
+        image = np.frombuffer(data, np.uint8, pixels, depth_bytes).reshape(lens.height, lens.width) if image_bytes else None
+        markers = None if looked_for < 0 else tuple(Marker(int(i), rays) for i, rays in np.frombuffer(data, _MARKER, offset=markers_at))
+        return Frame(depth_m, lens, captured_at_s, numbered(connection, number), image, markers)
 
     @property
     def why(self) -> str:

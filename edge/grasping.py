@@ -8,14 +8,17 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from edge import kinematics, observation
+from edge.block import BlockTracker
+from edge.contract import Point
 from edge.decider import Decider
+from edge.fixed_marker import FixedMarker
 from edge.messages import Float32, Frame, JointCommand
 from edge.policy import Policy
-from edge.preflight import depth_of
 from edge.record import Outcome, Timings
 from edge.sight import Sight
 from edge.tally import Tally
 from edge.task import GraspTask, Phase, TaskState
+from edge.wrist import WristCamera
 
 _AFTER = {Phase.HOMING: Phase.APPROACH, Phase.APPROACH: Phase.GRASP, Phase.GRASP: Phase.LIFT, Phase.LIFT: Phase.VERIFY}
 
@@ -29,16 +32,43 @@ class Step(NamedTuple):
     began_s: float | None = None  # when the task was asked, by `time.perf_counter`; None: it was not
 
 
+class Markers(NamedTuple):
+    """What is looked at in frames that were searched for markers."""
+
+    wrist: WristCamera
+    block: BlockTracker | None = None  # for a policy that is told where the block is
+    fixed: FixedMarker | None = None  # where one is glued to the table
+
+    def look(self, frame: Frame, sent: JointCommand, is_first: bool) -> Point | None:
+        """Where the block is, for a policy that is told; `is_first`: before the descent. Raises `ObservationError` as the two do."""
+        if self.fixed is not None and is_first:
+            self.fixed.check(frame)
+        return None if self.block is None else self.block.place_m(frame, sent)
+
+    def forget(self) -> None:
+        """Another try begins."""
+        for one in (self.block, self.fixed):
+            if one is not None:
+                one.forget()
+
+
 class Grasping:
     """The task and its policy, with eyes. `sent` is always the set points that the servos have.
 
-    A step counts only once it is `taken`; until then the same one is asked for again. `measured` tells where the joints were read to be.
+    A step counts only once it is `taken`; until then the same one is asked for again. `measured` tells where the joints were read to be,
+    `markers` what markers tell.
     """
 
     def __init__(
-        self, policy: Policy, task: GraspTask, sight: Sight, decider: Decider, measured: Callable[[], JointCommand | None], timings: Timings
+        self,
+        policy: Policy,
+        task: GraspTask,
+        sight: Sight,
+        decider: Decider,
+        measured: Callable[[], JointCommand | None],
+        timings: Timings,
+        markers: Markers | None,
     ) -> None:
-        self._depth = depth_of(policy.contract)
         self.policy = policy
         self.tally = Tally(task.tick_hz)
         self.state = task.begin(Phase.IDLE, task.park)
@@ -46,6 +76,7 @@ class Grasping:
         self._sight = sight
         self._decider = decider
         self._measured = measured
+        self._markers = markers
         self._timings = timings
         self._held_once = False  # in this try: what is gone later was lost, not missed
 
@@ -84,9 +115,11 @@ class Grasping:
         began_s = time.perf_counter()
         return Step(*self._task.tick(self.state, sent, action), action, began_s)
 
-    def taken(self, step: Step) -> None:
-        """The servos have acknowledged a step."""
+    def taken(self, step: Step, command: JointCommand, at_s: float) -> None:
+        """The servos have acknowledged a step: they have had its set points, as the gate passed them, since `at_s`."""
         self.state = step.state
+        if self._markers is not None:
+            self._markers.wrist.sent(command, at_s)
 
     def _next_phase(self, sent: JointCommand) -> None:
         """Enter the phase that follows a finished one; raises `ObservationError` when that needs a frame and there is none."""
@@ -107,21 +140,26 @@ class Grasping:
     def _decide(self, sent: JointCommand) -> Float32 | None:
         """The policy's action where a step begins, else None; raises when there is no frame to go on with, or no action to take."""
         frame = self._sight.fresh()
+        block_m = None if self._markers is None else self._markers.look(frame, sent, is_first=self.state.step == 0)
         if not self._task.needs_action(self.state):
             return None
         self._sight.used(frame)
-        action = self._decider.decide(*self._observe(frame, sent))
+        action = self._decider.decide(*self._observe(frame, block_m, sent))
         self._timings.inference.add(self._decider.took_s)
         return action
 
-    def _observe(self, frame: Frame, sent: JointCommand) -> tuple[Float32, Float32]:
-        """What the policy gets to see: the frame, and how the arm is."""
-        began_s = time.perf_counter()
-        depth = observation.depth_input(frame, self._depth, self.policy.contract.camera.intrinsics)
+    def _observe(self, frame: Frame, block_m: Point | None, sent: JointCommand) -> tuple[Float32, Float32]:
+        """What the policy gets to see: the frame, or where the block is, and how the arm is."""
+        began_s, contract = time.perf_counter(), self.policy.contract
+        if contract.block is not None and block_m is not None:
+            seen = observation.block_input(block_m, contract.block)
+        else:
+            assert contract.depth is not None
+            seen = observation.depth_input(frame, contract.depth, contract.camera.intrinsics)
         tool = kinematics.tool_pose(sent, self._task.mount)
         proprio = observation.proprio_input(tool, self.state.before, self._task.steps_left(self.state))
         self._timings.observation.add(time.perf_counter() - began_s)
-        return depth, proprio
+        return seen, proprio
 
     def _holds_block(self) -> bool:
         return self._sight.holds_block(self._measured(), self.policy.contract)
@@ -129,6 +167,8 @@ class Grasping:
     def _begin_try(self, sent: JointCommand) -> None:
         self._held_once = False
         self._decider.begin()
+        if self._markers is not None:
+            self._markers.forget()
         self._enter(Phase.HOMING, sent)
 
     def _conclude(self, result: Outcome, sent: JointCommand) -> None:

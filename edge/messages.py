@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Grey = NDArray[np.uint8]
+Distortion = tuple[float, float, float, float, float]  # Brown's, as OpenCV orders it: k1 k2 p1 p2 k3
+NO_DISTORTION: Distortion = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Intrinsics(NamedTuple):
@@ -24,13 +27,26 @@ class Intrinsics(NamedTuple):
     cy: float
 
 
+class Marker(NamedTuple):
+    """A marker in view: `rays` (4, 2) are x/z and y/z of its corners in the camera's optical frame, clockwise from its own upper left."""
+
+    id: int
+    rays: Float64
+
+
 class Frame(NamedTuple):
-    """One depth image: `depth_m` is (height, width) float32 metres along the optical axis, 0 = invalid."""
+    """One depth image: `depth_m` is (height, width) float32 metres along the optical axis, 0 = invalid.
+
+    `image` is what the same imager saw in the same exposure, (height, width) grey, pixel for pixel; None unless it was asked for.
+    `markers` are those that were found in such an image; None where nobody looked.
+    """
 
     depth_m: Float32
     intrinsics: Intrinsics
     captured_at_s: float
     sequence: int
+    image: Grey | None = None
+    markers: tuple[Marker, ...] | None = None
 
 
 class ToolPose(NamedTuple):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.config import CameraConfig, PresetName
-from edge.depth_stream import DepthProfiles, DepthStream, Mode, depth_sensor, load_sdk, sdk_errors, told
+from edge.depth_stream import DepthProfiles, DepthStream, Mode, depth_sensor, image_profile, load_sdk, sdk_errors, told
 from edge.errors import ObservationError
 from edge.messages import Frame, Intrinsics
 
@@ -27,7 +27,10 @@ _log = logging.getLogger(__name__)
 
 
 class RealSenseCamera:
-    """A camera on USB. `find` returns the device to use, `record` is a .db3 file that gets all that the depth sensor brings."""
+    """A camera on USB. `find` returns the device to use, `record` is a .db3 file that gets all that the depth sensor brings.
+
+    With `image` frames have the left imager's picture, and the emitter is off: its dots spoil markers.
+    """
 
     def __init__(
         self,
@@ -36,12 +39,14 @@ class RealSenseCamera:
         height: int = _DEFAULT.height,
         fps: int = _DEFAULT.fps,
         preset: PresetName = _DEFAULT.preset,
+        image: bool = False,
         record: str = "",
         find: Callable[[Any, str], Any] | None = None,
     ) -> None:
         self.serial = serial
         self._mode = (width, height, fps)
         self._preset = preset
+        self._image = image
         self._record = record
         self._find = find or find_device
         self._stream: DepthStream | None = None
@@ -58,14 +63,16 @@ class RealSenseCamera:
             sensor, profiles = depth_sensor(rs, device)
             self._set_up(rs, sensor)
             profile = choose_profile(profiles, self._mode, told(rs, found, "usb_type_descriptor"))
-            self._stream = stream = DepthStream(sensor, profile)
+            image = image_profile(rs, sensor, profile) if self._image else None
+            self._stream = stream = DepthStream(sensor, profile, image=image)
         try:
             stream.start()
             if stream.wait(FIRST_FRAME_S) is None:
                 with contextlib.suppress(RuntimeError):
                     found.hardware_reset()
+                what = "depth frame with its image" if self._image else "depth frame"
                 raise ObservationError(
-                    f"no depth frame in {FIRST_FRAME_S:g} s; the camera was reset and takes 20 s to come back; wait, or replug it"
+                    f"no {what} in {FIRST_FRAME_S:g} s; the camera was reset and takes 20 s to come back; wait, or replug it"
                 )
         except ObservationError:
             self.close()
@@ -86,7 +93,7 @@ class RealSenseCamera:
         """The preset first: it sets others. A camera goes without what it does not have: a D405 has no emitter."""
         settings = {
             "visual_preset": int(getattr(rs.rs400_visual_preset, self._preset)),
-            "emitter_enabled": 1,
+            "emitter_enabled": 0 if self._image else 1,
             "global_time_enabled": 1,
         }
         for name, value in settings.items():

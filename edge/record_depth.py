@@ -36,6 +36,7 @@ def record_depth(
     file: Annotated[Path, typer.Argument(help="A new file; the SDK wants it to end in .db3.")],
     seconds: Annotated[float, typer.Option(min=0.1, help="How long; Ctrl-C ends it before, with what there is.")] = 10.0,
     config: Annotated[Path | None, typer.Option(help="TOML file; its camera section says which camera and profile.")] = None,
+    image: Annotated[bool, typer.Option("--image", help="The left imager's picture as well, with the emitter off.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was recorded as JSON.")] = False,
 ) -> None:
     """Record the RealSense's depth; stop a running dofbot first, since one program at a time has the camera.
@@ -46,7 +47,7 @@ def record_depth(
         problem = "exists already" if file.exists() else "does not end in .db3"
         raise ConfigError(f"recording {file} {problem}, expected a new .db3 file; give another name")
     settings = (configuration.load(config) if config else configuration.Config()).camera
-    camera = RealSenseCamera(settings.serial, settings.width, settings.height, settings.fps, settings.preset, str(file))
+    camera = RealSenseCamera(settings.serial, settings.width, settings.height, settings.fps, settings.preset, image, str(file))
     recorded = _record(camera, file, seconds)
     recorded = recorded._replace(bytes=file.stat().st_size)  # now that it is closed
     if as_json:

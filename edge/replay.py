@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edge.depth_stream import LOOK_S, DepthStream, depth_sensor, load_sdk, sdk_errors, told
+from edge.depth_stream import LOOK_S, DepthStream, depth_sensor, image_profile, load_sdk, sdk_errors, told
 from edge.errors import ObservationError
 from edge.messages import Frame, Intrinsics
 from edge.realsense import FIRST_FRAME_S
@@ -16,19 +16,21 @@ class ReplayCamera:
     """The recorded frames, as if they were exposed when they are played; with the recorded lens and serial number.
 
     They come at the pace of the recording, and the newest counts. With `every_frame` each call of `latest` brings the next one, as fast as
-    it is called. With `loop` the recording begins again, and the frame numbers go on.
+    it is called. With `loop` the recording begins again, and the frame numbers go on. With `image` frames have the recorded picture.
     """
 
-    def __init__(self, file: str, loop: bool = False, every_frame: bool = False) -> None:
+    def __init__(self, file: str, loop: bool = False, every_frame: bool = False, image: bool = False) -> None:
         self.serial = ""
         self._file = file
         self._loop = loop
         self._every_frame = every_frame
+        self._image = image
         self._playback: Any = None
         self._status: Any = None  # rs.playback_status
         self._stream: DepthStream | None = None
         self._sensor: Any = None
         self._profile: Any = None
+        self._image_profile: Any = None
         self._seen: Frame | None = None  # as it came; `_shown` has our number and time
         self._shown: Frame | None = None
         self._has_first = False  # which `start` has taken, and nobody has seen
@@ -45,6 +47,7 @@ class ReplayCamera:
             self.serial = told(rs, self._playback, "serial_number")
             self._sensor, profiles = depth_sensor(rs, self._playback)
             self._profile = next(iter(profiles.values()))
+            self._image_profile = image_profile(rs, self._sensor, self._profile) if self._image else None
         intrinsics = self._begin()
         deadline_s = time.monotonic() + FIRST_FRAME_S
         while self._next() is None:
@@ -87,6 +90,6 @@ class ReplayCamera:
     def _begin(self) -> Intrinsics:
         """From the first frame: a sensor that is started after the end does so."""
         self.close()
-        self._stream = DepthStream(self._sensor, self._profile, self._every_frame)
+        self._stream = DepthStream(self._sensor, self._profile, self._every_frame, self._image_profile)
         self._stream.start()
         return self._stream.intrinsics

@@ -32,6 +32,7 @@ POSITION_MAX_RAD = tuple(math.radians(d) for d in (90.0, 90.0, 110.0, 110.0, 180
 VELOCITY_MAX_RAD_S = 2.4
 # Stall torque 1.47 N·m (YB-SD15M) over 0.02 kg·m² (0.5 kg of forearm and hand 0.2 m from the shoulder) is 70 rad/s².
 ACCELERATION_MAX_RAD_S2 = 60.0
+SERVO_LAG_S = 0.04  # how far joints are behind moving set points; not sourced (JIM saw 225 ms in all, at ten commands a second)
 OPENING_VELOCITY_MAX_M_S = 0.12
 OPENING_ACCELERATION_MAX_M_S2 = 1.2
 

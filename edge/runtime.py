@@ -18,12 +18,12 @@ from edge.devices import Devices
 from edge.errors import BusError, LatePolicyError, ObservationError, PolicyError, UnreachableError
 from edge.faulty import FaultyHost, FaultyPolicy
 from edge.figures import Figures
-from edge.grasping import Grasping, Step
+from edge.grasping import Grasping, Markers, Step
 from edge.journal import Journal
 from edge.messages import JointCommand
 from edge.policy import Policy
 from edge.record import Recorder, Summary, Timings
-from edge.safety import DOFBOT_LIMITS, Passed, gate, resting
+from edge.safety import Passed, gate, resting
 from edge.sight import Sight
 from edge.states import GIVE_UP_S, REACTIONS, Cause, Standing, State, blocking, judge
 from edge.tally import ENDLESS, Counts
@@ -42,6 +42,7 @@ class Runtime:
     """One run: a policy, the task it was trained for, and open devices. Its methods are for the thread that runs it.
 
     `alive` is called at the end of every tick. `obey` is called at the start of every tick, to do what people have asked for meanwhile.
+    A policy of variant `xyz` needs `markers`, to be told where the block is.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Runtime:
         alive: Callable[[], None] = lambda: None,
         obey: "Callable[[Runtime], None]" = lambda runtime: None,
         timings: Timings | None = None,
+        markers: Markers | None = None,
     ) -> None:
         self.standing = Standing()
         self.figures = Figures(devices.clock, recorder, timings or Timings.empty())
@@ -65,7 +67,7 @@ class Runtime:
         self._host = FaultyHost(devices.faults, self._sleep)
         self._bus = RecoveringBus(devices.bus, devices.clock)
         self._sight = Sight(devices.camera, devices.clock, max_frame_age_s, self.figures.timings.frame_age)
-        self._grasping = Grasping(policy, task, self._sight, self._decider, devices.bus.measured, self.figures.timings)
+        self._grasping = Grasping(policy, task, self._sight, self._decider, devices.bus.measured, self.figures.timings, markers)
         self._vigil = Vigil(task.tick_hz)
         self._journal = Journal(devices.clock.now_s())
         self._armed = False
@@ -270,7 +272,7 @@ class Runtime:
         now_s = self._devices.clock.now_s()
         if now_s - self._sent_s > PAUSE_TICKS * self._tick_s:
             self._gate = resting(self._gate.position)
-        passed = gate(self._gate, step.wanted, DOFBOT_LIMITS, self._tick_s, self._tool_in_table_m)
+        passed = gate(self._gate, step.wanted, self._devices.limits, self._tick_s, self._tool_in_table_m)
         gated_s = time.perf_counter()
         if self._bus.write(passed.command):
             self._took(step, passed, now_s)
@@ -286,7 +288,7 @@ class Runtime:
     def _took(self, step: Step, passed: Passed, at_s: float) -> None:
         """The servos have a set point: the next one goes on from it."""
         self._gate, self._sent_s, self._unsure = passed.state, at_s, None
-        self._grasping.taken(step)
+        self._grasping.taken(step, passed.command, at_s)
         self._vigil.sent(passed.command, passed.reasons if step.state.phase is Phase.APPROACH else ())
 
     def _catch_up(self) -> JointCommand | None:

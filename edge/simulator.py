@@ -25,10 +25,11 @@ class SimulatorLink:
     """A connection to a simulator on this machine; made by `connect`. A simulator elsewhere comes here by `ssh -L`."""
 
     @classmethod
-    def connect(cls, port: int, clock: ClockName, timeout_s: float = 5.0, role: RoleName = "arm") -> "SimulatorLink":
+    def connect(cls, port: int, clock: ClockName, timeout_s: float = 5.0, role: RoleName = "arm", image: bool = False) -> "SimulatorLink":
         """Open a session; raises `BusError` when no simulator is there or it refuses. `timeout_s` is for each answer.
 
         As a `camera` join the session of the arm that is connected, on the real clock: frames come, pulses are refused.
+        With `image` frames have their grey image.
         """
         try:
             sock = socket.create_connection(("127.0.0.1", port), timeout_s)
@@ -36,7 +37,7 @@ class SimulatorLink:
             raise BusError(f"no simulator answers on 127.0.0.1:{port} ({error}); start one in another terminal: dofbot simulate") from None
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            wire.send(sock, wire.Hello(wire.PROTOCOL, clock, role))
+            wire.send(sock, wire.Hello(wire.PROTOCOL, clock, role, image))
             answer = wire.receive(sock, wire.Welcome | wire.Refused)
             if isinstance(answer, wire.Welcome) and answer.protocol == wire.PROTOCOL:
                 return cls(sock, port, clock, answer.now_s)
@@ -144,7 +145,7 @@ class SimulatorLink:
 
     def _store(self, message: wire.DepthFrame, arrived_s: float) -> None:
         self.servos_us = message.servos_us
-        self._latest = Frame(message.image(), message.intrinsics, arrived_s - message.age_s, message.sequence)
+        self._latest = Frame(message.depth(), message.intrinsics, arrived_s - message.age_s, message.sequence, message.grey())
         self._news.set()
 
     def _lose(self, why: str) -> None:

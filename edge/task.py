@@ -18,6 +18,7 @@ from edge.reach import Reach, reach
 
 TRAVEL_SPEED_M_S = 0.10  # between waypoints; half of what the joint speed limit allows where the arm is bent
 SETTLED_RAD = 1e-3  # a joint move has arrived: 1 mm at full reach is 3e-3 rad
+OPENED_M = 1e-4  # the gripper is open: nothing holds it up, unlike when it closes on a block
 LAG_RAD = 0.05  # two ticks of travel: further behind than this, the path waits for the arm
 SPEED_SHARE = 0.95  # of the gate's speed limit that the task uses: in normal work the gate has nothing to clamp
 PHASE_LIMIT_S = 10.0  # no phase takes longer, the descent's 4 s included
@@ -121,7 +122,7 @@ class GraspTask:
         if state.waypoints or state.phase is Phase.IDLE:
             return False
         if state.phase is Phase.HOMING:
-            return _within(sent, self.start, SETTLED_RAD)
+            return _within(sent, self.start, SETTLED_RAD) and sent.opening_m > self.start.opening_m - OPENED_M
         if state.phase is Phase.PARK:
             return _within(sent, self.park, SETTLED_RAD)
         if state.phase is Phase.APPROACH:

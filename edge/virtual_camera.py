@@ -20,7 +20,7 @@ from edge.calibration import Calibration
 from edge.camera import DepthCamera, open_camera
 from edge.contract import VirtualCamera
 from edge.errors import ConfigError, ObservationError
-from edge.messages import Float32, Float64, Frame, Intrinsics
+from edge.messages import NO_DISTORTION, Distortion, Float32, Float64, Frame, Intrinsics
 
 NEAREST_M, FARTHEST_M = 0.03, 10.0  # what a pixel may see: no RealSense has depth below 31 mm, facts of its baseline and focal length
 TOUCHING = 1.001  # a pixel's footprint is so much wider than its share: rounding leaves no crack between two
@@ -28,9 +28,6 @@ SIMILAR = 0.05  # relative: two pixels apart, a surface at 45° differs by 3.5 %
 LENS_TOLERANCE = 0.03  # relative; another profile is off by more, a calibration of the same one by less
 COVERED_AT_M = (0.10, 0.20)  # about where the block is, at the end of a descent and at its start
 COVERED_MIN = 0.5  # of the policy's pixels there
-
-Distortion = tuple[float, float, float, float, float]
-NO_DISTORTION: Distortion = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Reprojection:
@@ -75,7 +72,7 @@ class Reprojection:
             seen_m = self._draw(measured_m).reshape(policy.height, policy.width)
             self._close_cracks(seen_m, measured_m)
         seen_m[seen_m == np.inf] = 0.0
-        return Frame(seen_m, policy, frame.captured_at_s, frame.sequence)
+        return Frame(seen_m, policy, frame.captured_at_s, frame.sequence, markers=frame.markers)
 
     def covered(self, depth_m: float) -> float:
         """The share of the policy's pixels, all at one depth, that the real camera has in its image."""
@@ -233,7 +230,11 @@ class Mounting(Struct, frozen=True):
 
 
 def mounting_of(found: Calibration, path: Path, policy: VirtualCamera) -> Mounting | None:
-    """What a calibration says of the camera; None when nothing was measured of it: it is taken for the policy's own then."""
+    """What a calibration says of the camera; None when nothing was measured of it: it is taken for the policy's own then.
+
+    Raises `ConfigError` for a camera that was measured anywhere but on the wrist.
+    """
+    calibration.check_placement(found, path)
     is_measured = any((found.lens, found.hand_eye, found.depth))
     return Mounting(str(path), found, policy) if is_measured else None
 

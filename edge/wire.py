@@ -17,10 +17,10 @@ import numpy as np
 from msgspec import Struct
 
 from edge.errors import WireError
-from edge.messages import Float32, Intrinsics
+from edge.messages import Float32, Grey, Intrinsics
 from edge.robot import JOINT_NAMES
 
-PROTOCOL = 2
+PROTOCOL = 3
 MESSAGE_MAX_BYTES = 1 << 20  # a 640×400 frame; ours, 64×64, takes 16 KiB
 ADVANCE_MAX_S = 10.0  # simulated time in one `Advance`, so that a wrong number cannot keep the simulator busy for ever
 TIME_MAX_S = 1e9  # 30 years: a clock beyond it is a mistake
@@ -43,12 +43,14 @@ class _Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"
 class Hello(_Message, frozen=True):
     """Opens a session; simulated time is 0 from here. On the `virtual` clock it passes only in `Advance`.
 
-    A `camera` joins the session that an `arm` has opened on the real clock: frames come, and nothing goes.
+    A `camera` joins the session that an `arm` has opened on the real clock: frames come, and nothing goes. From the first `image` on
+    that either asks for, frames have their grey image.
     """
 
     protocol: int
     clock: ClockName
     role: RoleName = "arm"
+    image: bool = False
 
 
 class Pulses(_Message, frozen=True):
@@ -92,6 +94,7 @@ class DepthFrame(_Message, frozen=True):
     cy: float
     depth_m: bytes  # (height, width) little-endian float32 metres, 0 = invalid
     servos_us: PulsesUs  # the pulse that would hold each servo where it is, 0 = unknown; as old as the image
+    image: bytes = b""  # (height, width) grey, as the same imager sees it; empty: nobody asked for it
 
     def __post_init__(self) -> None:
         _within("sequence", self.sequence, 0, 2**53)
@@ -107,21 +110,36 @@ class DepthFrame(_Message, frozen=True):
         expected_bytes = 4 * self.width * self.height
         if len(self.depth_m) != expected_bytes:
             raise WireError(f"depth_m has {len(self.depth_m)} bytes, expected {expected_bytes} for {self.width}×{self.height} float32")
-        depth_m = self.image()
+        if len(self.image) not in (0, self.width * self.height):
+            pixels = f"{self.width * self.height} for {self.width}×{self.height}"
+            raise WireError(f"image has {len(self.image)} bytes, expected {pixels}, or none")
+        depth_m = self.depth()
         _within("the least depth_m", float(depth_m.min()), 0.0, math.inf)  # NaN if there is one
         _within("the greatest depth_m", float(depth_m.max()), 0.0, float(np.finfo(np.float32).max))
 
     @classmethod
-    def of(cls, depth_m: Float32, intrinsics: Intrinsics, sequence: int, age_s: float, servos_us: PulsesUs = UNKNOWN_US) -> "DepthFrame":
-        """The message for a (height, width) image in metres; raises `WireError` where image and intrinsics differ in size."""
+    def of(
+        cls,
+        depth_m: Float32,
+        intrinsics: Intrinsics,
+        sequence: int,
+        age_s: float,
+        servos_us: PulsesUs = UNKNOWN_US,
+        image: Grey | None = None,
+    ) -> "DepthFrame":
+        """The message for a (height, width) depth image in metres; raises `WireError` where image and intrinsics differ in size."""
         if depth_m.shape != (intrinsics.height, intrinsics.width):
             raise WireError(f"depth image has shape {depth_m.shape}, expected {(intrinsics.height, intrinsics.width)}")
-        return cls(sequence, age_s, *intrinsics, depth_m.astype("<f4").tobytes(), servos_us)
+        return cls(sequence, age_s, *intrinsics, depth_m.astype("<f4").tobytes(), servos_us, b"" if image is None else image.tobytes())
 
-    def image(self) -> Float32:
-        """The image, (height, width) float32 metres, read-only."""
+    def depth(self) -> Float32:
+        """The depth image, (height, width) float32 metres, read-only."""
         depth_m: Float32 = np.frombuffer(self.depth_m, "<f4").reshape(self.height, self.width).astype(np.float32, copy=False)
         return depth_m
+
+    def grey(self) -> Grey | None:
+        """The grey image, (height, width) uint8, read-only; None: there is none."""
+        return np.frombuffer(self.image, np.uint8).reshape(self.height, self.width) if self.image else None
 
     @property
     def intrinsics(self) -> Intrinsics:

@@ -104,11 +104,12 @@ def calibration_finding(config: Config, serials: list[str]) -> Finding:
     try:
         found = calibration.load(path)
         calibration.check_robot(found, path, config.mount, config.bus, urdf.dofbot_sha256())
+        calibration.check_placement(found, path)
         for serial in serials:
             calibration.check_camera(found, path, serial)
     except DofbotError as error:
         return failed("calibration", *_split(error))
-    parts = [name for name in ("pca9685", "dofbot_board", "lens", "hand_eye", "depth") if getattr(found, name) is not None]
+    parts = [name for name in calibration.PARTS if getattr(found, name) is not None]
     return ok("calibration", f"{path}: {', '.join(parts) or 'nothing measured yet'}")
 
 

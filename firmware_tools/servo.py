@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from edge.board_counts import check_counts
+from edge import travel
 from edge.config import Config
 from edge.emulated_arm import PARK_DEG
 from edge.errors import BusError
 from edge.robot import JOINT_NAMES
-from edge.servos import check_travel
 from firmware_tools import slow
 from firmware_tools.asking import answer, confirm
 from firmware_tools.count_line import CountLine
@@ -44,7 +43,9 @@ def described(joint: int, targets_deg: Sequence[float]) -> str:
 def move(joint: int, targets_deg: Sequence[float], config: Config, yes: bool, show: Callable[[Moved], None]) -> list[Moved]:
     """Ask, turn to each target, hold until Enter (with `yes`: not at all), let go; raises `BusError` or `RefusedError` before it moves."""
     moved: list[Moved] = []
-    _check_travel(config)
+    travel.check(config.bus)
+    for deg in targets_deg:
+        slow.check_range(joint, deg, travel.range_deg(config.bus, joint))  # the tools write past the drivers, which look
     with opened(config) as line:
         at_deg, caution = _start(line, joint)
         pose = line.pose()
@@ -69,14 +70,6 @@ def check_followed(moved: Sequence[Moved]) -> None:
         raise BusError(
             f"{strayed[0].joint} did not follow ({found}), expected within {FOLLOWS_DEG:g}°; look for what blocks it, then its calibration"
         )
-
-
-def _check_travel(config: Config) -> None:
-    """Raise `ConfigError` where a joint's limits lie past the ends of its servo's travel: the tools write past the drivers, which look."""
-    if config.bus.driver == "dofbot_board":
-        check_counts(config.bus.board.servos)
-    else:
-        check_travel(config.bus.servos)
 
 
 def _start(line: ServoLine, joint: int) -> tuple[float, str]:

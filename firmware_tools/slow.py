@@ -16,10 +16,10 @@ SPEED_DEG_S = 30.0  # slow enough to pull a hand away or press Ctrl-C: a tenth o
 SETTLE_S = 0.5  # until what was turned is at rest; NAH waits 0.3-0.6 s
 
 
-def check_range(joint: int, deg: float) -> None:
-    """Raise `BusError` for an angle that the joint must not have (`edge.robot`)."""
-    if not LEAST_DEG[joint] <= deg <= MOST_DEG[joint]:
-        low, high = LEAST_DEG[joint], MOST_DEG[joint]
+def check_range(joint: int, deg: float, range_deg: tuple[float, float] | None = None) -> None:
+    """Raise `BusError` for an angle that the joint must not have, on any arm (`edge.robot`) or with this one's servos (`edge.travel`)."""
+    low, high = range_deg or (LEAST_DEG[joint], MOST_DEG[joint])
+    if not low <= deg <= high:
         raise BusError(f"{JOINT_NAMES[joint]} was sent to {deg:.1f}°, expected {low:.1f}°…{high:.1f}°, its limits; nothing has moved")
 
 

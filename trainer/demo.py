@@ -65,7 +65,7 @@ def run(settings: Settings, as_json: bool) -> bool:
     from trainer.film import Film, draw_map
 
     parts = {"real": settings.real, "virtual": settings.grasps - settings.real}
-    with _hosted(contract, settings.seed) as (desk, server), _progress(settings, parts, desk) as show:
+    with hosted(contract, settings.seed) as (desk, server), _progress(settings, parts, desk) as show:
         summaries = {"real": _run_part("real", settings, server.port, contract, show)}
         late_s = server.late_s
         film = Film(before=desk.block)
@@ -88,8 +88,11 @@ def run(settings: Settings, as_json: bool) -> bool:
 
 
 @contextmanager
-def _hosted(contract: Contract, seed: int) -> Iterator[tuple[Any, Any]]:
-    """A desk, and its server on a free loopback port, both in a thread of their own: PyBullet is used from no other."""
+def hosted(contract: Contract, seed: int, wrist: Any = None) -> Iterator[tuple[Any, Any]]:
+    """A desk, and its server on a free loopback port, both in a thread of their own: PyBullet is used from no other.
+
+    `wrist` is the `trainer.sensors.Wrist` that the desk has; None: the policy's.
+    """
     ready: queue.Queue[Any] = queue.Queue()
     stop = threading.Event()
 
@@ -98,7 +101,7 @@ def _hosted(contract: Contract, seed: int) -> Iterator[tuple[Any, Any]]:
             from trainer.desk import Desk
             from trainer.server import SimulatorServer
 
-            desk = Desk(contract, seed)
+            desk = Desk(contract, seed, wrist)
             server = SimulatorServer(desk)
         except Exception as error:
             ready.put(error)

@@ -4,20 +4,20 @@
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from edge.config import BusConfig
+from edge.config import BlockConfig, BusConfig
 from edge.contract import Contract
 from edge.kinematics import Mount, solve
-from edge.messages import Float32, Intrinsics, JointCommand, ToolPose
+from edge.messages import Float32, Grey, Intrinsics, JointCommand, ToolPose
 from edge.robot import OPENING_MAX_M, PARK_RAD, POSITION_MAX_RAD, POSITION_MIN_RAD
 from edge.servos import command_from_pulses, pulses_us
 from edge.wire import PulsesUs
 from trainer.blocks import Block
 from trainer.depth_camera import spoil
-from trainer.sensors import Wrist
+from trainer.sensors import Wrist, wrist_for
 from trainer.world import PHYSICS_HZ, World
 
 # A set point that has come through a PCA9685 is off by up to one count, 4.88 µs or 0.66° of a 270° servo: 11.5 mrad. Bus servos that
@@ -46,7 +46,8 @@ class Desk:
     `success_hold_s` without a break; a block is missed once the gripper opens again without that. `results` holds
     the judged blocks; `watch`, if set, is called after every tick. One thread uses a desk.
 
-    Its camera is the policy's, and exact, unless there is one of its own on the `wrist`.
+    Its camera is the policy's, and exact, unless there is one of its own on the `wrist`, or the policy looks for markers, which takes more
+    than 64×64 pixels: then it is a D405 in the same place.
     """
 
     frame_rate_hz = 25.0
@@ -57,9 +58,10 @@ class Desk:
         self.block: Block | None = None  # as it was fed
         self.fed_s = 0.0
         self.world = World(contract)
-        self._wrist = wrist
+        self._wrist = wrist = wrist or wrist_for(contract)
         if wrist is not None:
             self.world.camera = wrist.camera
+        self._grey: Any = None  # `trainer.grey.GreyCamera`, once it is asked for
         self._noise = np.random.default_rng((seed, 1))  # takes nothing from `_rng`: the blocks do not depend on the camera
         self._episode = contract.episode
         self._servos = BusConfig().servos
@@ -103,8 +105,16 @@ class Desk:
 
     def depth_frame(self) -> tuple[Float32, Intrinsics]:
         """(height, width) float32 metres as the wrist camera sees them, 0 = invalid."""
-        depth_m, lens = self.world.depth(), self.world.camera.intrinsics
-        return (depth_m if self._wrist is None else spoil(depth_m, self._wrist.faults, lens.fx, self._noise)), lens
+        self._depth_m, lens = self.world.depth(), self.world.camera.intrinsics
+        return (self._depth_m if self._wrist is None else spoil(self._depth_m, self._wrist.faults, lens.fx, self._noise)), lens
+
+    def grey_image(self) -> Grey:
+        """(height, width) grey, of the same moment as the last depth image: the block has a marker on top (`trainer.grey`)."""
+        if self._grey is None:
+            from trainer.grey import GreyCamera  # which takes OpenCV, and few ask for it
+
+            self._grey = GreyCamera(self.world, BlockConfig(), self._noise)
+        return self._grey.image(self._depth_m)
 
     def servos_us(self) -> PulsesUs:
         """The pulse that would hold each servo where the physics has it: of a gripper on a block, the block's."""

@@ -21,7 +21,8 @@ from rich.table import Table
 from edge import policy as edge_policy
 from edge.contract import Episode
 from edge.errors import ObservationError
-from edge.virtual_camera import NO_DISTORTION, Reprojection
+from edge.messages import NO_DISTORTION
+from edge.virtual_camera import Reprojection
 from trainer import plots
 from trainer.env import DofbotGrasp
 from trainer.evaluate import Act, play, wilson

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.messages import Float32, Float64, Intrinsics
 
@@ -29,7 +30,7 @@ class DepthRenderer:
 
     def __init__(self, intrinsics: Intrinsics, transform_camera_to_tool: Float64) -> None:
         self.intrinsics = intrinsics
-        self._camera_to_tool = transform_camera_to_tool
+        self.transform_camera_to_tool = transform_camera_to_tool
         columns = (np.arange(intrinsics.width) - intrinsics.cx) / intrinsics.fx
         rows = (np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy
         rays = np.ones((intrinsics.height, intrinsics.width, 3))
@@ -39,17 +40,21 @@ class DepthRenderer:
 
     def see_own_parts(self, shapes: list[Shape]) -> None:
         """Render the parts of the arm that move with the camera, to be drawn over every frame from now on."""
-        tool_to_camera = np.linalg.inv(self._camera_to_tool)
+        tool_to_camera = np.linalg.inv(self.transform_camera_to_tool)
         self._own_m = np.full(len(self._rays), _FAR_M)
         for shape in shapes:
             _cast(self._rays, tool_to_camera @ shape.transform_shape_to_tool, shape.size_m, shape.kind, self._own_m)
+
+    def sees_own_parts(self, depth_m: Float32) -> NDArray[np.bool_]:
+        """(height, width): where an image that `render` gave shows the arm's own parts."""
+        return (self._own_m.astype(np.float32).reshape(depth_m.shape) <= depth_m) & (depth_m > 0.0)
 
     def render(self, transform_tool_to_table: Float64, objects: list[tuple[int, Float64, Float64]], table_m: float = 0.0) -> Float32:
         """(height, width) float32 depth in metres, 0 where a ray meets nothing.
 
         `objects` are (kind, size_m, transform_object_to_table); the table is the plane z = `table_m`.
         """
-        camera_to_table = transform_tool_to_table @ self._camera_to_tool
+        camera_to_table = transform_tool_to_table @ self.transform_camera_to_tool
         table_to_camera = np.linalg.inv(camera_to_table)
         depth_m = _plane(self._rays, camera_to_table, table_m, self._own_m)
         for kind, size_m, object_to_table in objects:

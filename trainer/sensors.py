@@ -12,8 +12,7 @@ from edge.calibration import Calibration, HandEye, Lens
 from edge.camera import SimulatorCamera
 from edge.config import Config, MountConfig
 from edge.contract import Contract, VirtualCamera
-from edge.messages import Float64, Intrinsics
-from edge.virtual_camera import NO_DISTORTION
+from edge.messages import NO_DISTORTION, Float64, Intrinsics
 from trainer.depth_camera import SENSOR_FOCAL_PX, DepthFaults
 
 # 424×240 sees nearest: with the whole sensor's field of view on few pixels, a search range of 126 px reaches farther (realsense-ros #2367).
@@ -52,6 +51,11 @@ def wrist(sensor: str, policy: VirtualCamera, shift_m: Sequence[float], turn_rad
     # 0.08 px is what one had best reckon with (librealsense #3904); DEXTRAH drops 0.3 % of the pixels.
     faults = DepthFaults(0.08, 1.0 / 32.0, dropout=0.003, near_blind_m=blind_m[1], shadows=True, baseline_m=baseline_m)
     return Wrist(mounted(policy, shift_m, turn_rad), faults)
+
+
+def wrist_for(policy: Contract) -> Wrist | None:
+    """The camera that a simulated wrist has for a policy unless told otherwise: the policy's own (None), or one that can read markers."""
+    return wrist("d405", policy.camera, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)) if policy.variant == "xyz" else None
 
 
 def calibration_of(policy: Contract, camera: VirtualCamera, by: str) -> Calibration:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from edge import wire
 from edge.errors import ConfigError, WireError
-from edge.messages import Float32, Intrinsics
+from edge.messages import Float32, Grey, Intrinsics
 from trainer.watchers import HELLO_WITHIN_S, Watchers, refuse
 
 STEP_S = 0.004  # on the real clock: one physics step (`trainer.world.PHYSICS_HZ`), and what a pulse waits for at most
@@ -29,7 +29,10 @@ _log = logging.getLogger(__name__)
 
 
 class World(Protocol):
-    """What is simulated; without `frame_rate_hz`, the camera takes 25 images a second."""
+    """What is simulated; without `frame_rate_hz`, the camera takes 25 images a second.
+
+    A world may have `grey_image()`, which gives the grey image, (height, width) uint8, that belongs to the last depth image.
+    """
 
     @property
     def now_s(self) -> float:
@@ -92,7 +95,7 @@ class _Session:
         self._world = server._world
         self._client = client
         self._stop = stop
-        self._virtual = False
+        self._virtual = self._wants_image = False
         self._origin_s = self._world.now_s
         self._now_s = 0.0
         self._frames = 0  # taken so far: the next one is due at _frames / rate
@@ -122,7 +125,7 @@ class _Session:
             raise WireError(f"the client speaks protocol {hello.protocol}, expected {wire.PROTOCOL}; install one version on both sides")
         if hello.role == "camera":
             raise WireError("a camera came first, expected an arm; connect the arm, then the camera")
-        self._virtual = hello.clock == "virtual"
+        self._virtual, self._wants_image = hello.clock == "virtual", hello.image
         self._watchers.admit_cameras = not self._virtual
         self._client.settimeout(SEND_WITHIN_S)
         wire.send(self._client, wire.Welcome(wire.PROTOCOL, self._now_s))
@@ -169,8 +172,7 @@ class _Session:
             if self._stop.is_set():
                 return
             self._move_to(due_s)
-            depth_m, intrinsics = self._world.depth_frame()
-            self._send_frame(depth_m, intrinsics, max(until_s - due_s, 0.0))
+            self._send_frame(*self._take(), max(until_s - due_s, 0.0))
         self._move_to(until_s)
         self._now_s = until_s
         wire.send(self._client, wire.Advanced(until_s))
@@ -186,11 +188,17 @@ class _Session:
             self._frames += 1
             return
         taken_s = time.monotonic()
-        depth_m, intrinsics = self._world.depth_frame()
-        self._send_frame(depth_m, intrinsics, time.monotonic() - taken_s, arm_reads)
+        self._send_frame(*self._take(), time.monotonic() - taken_s, arm_reads)
 
-    def _send_frame(self, depth_m: Float32, intrinsics: Intrinsics, age_s: float, arm_reads: bool = True) -> None:
-        message = wire.DepthFrame.of(depth_m, intrinsics, self._frames, age_s, self._world.servos_us())
+    def _take(self) -> tuple[Float32, Intrinsics, Grey | None]:
+        depth_m, intrinsics = self._world.depth_frame()
+        grey_image = getattr(self._world, "grey_image", None)
+        if grey_image is None or not (self._wants_image or self._watchers.wants_image):
+            return depth_m, intrinsics, None
+        return depth_m, intrinsics, grey_image()
+
+    def _send_frame(self, depth_m: Float32, intrinsics: Intrinsics, grey: Grey | None, age_s: float, arm_reads: bool = True) -> None:
+        message = wire.DepthFrame.of(depth_m, intrinsics, self._frames, age_s, self._world.servos_us(), grey)
         self._frames += 1
         self._watchers.show(message)
         if arm_reads:

@@ -6,10 +6,10 @@ set point → counts → lag and top speed → backlash → zero offset → join
 import math
 from dataclasses import dataclass
 
+from edge import robot
 from edge.messages import JointCommand
 
 SPEED_RAD_S = math.radians(200.0)  # YB-SD15M product sheet: 0.30 s / 60°, without load
-LAG_S = 0.04  # first order; not sourced (JIM saw 225 ms in all, at ten commands a second)
 # One count of a PCA9685 at 50 Hz is 4.88 µs; a 270° servo turns that much in 2000 µs.
 COUNT_RAD = 4.88 / 2000.0 * math.radians(270.0)
 
@@ -20,7 +20,7 @@ class ServoQuirks:
 
     zero_rad: tuple[float, ...] = (0.0,) * 5  # where the joint is when its servo says zero
     backlash_rad: float = 0.0  # play either way: the joint moves only when its shaft has taken it up
-    lag_s: float = LAG_S
+    lag_s: float = robot.SERVO_LAG_S  # first order
     quantised: bool = False  # set points in whole counts
 
 

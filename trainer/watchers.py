@@ -31,6 +31,7 @@ class _Watcher:
         self.heard = bytearray()
         self.unsent = memoryview(b"")
         self.welcome = False
+        self.wants_image = False
         self.deadline_s = time.monotonic() + HELLO_WITHIN_S
 
 
@@ -48,6 +49,11 @@ class Watchers:
     def watching(self) -> bool:
         """Whether a camera would take an image now."""
         return any(watcher.welcome and not watcher.unsent for watcher in self._watchers.values())
+
+    @property
+    def wants_image(self) -> bool:
+        """Whether one of the cameras asked for the grey image, too."""
+        return any(watcher.wants_image for watcher in self._watchers.values())
 
     def attend(self, ready: Sequence[object]) -> None:
         """Let in who knocks, hear who speaks, and hang up on who breaks the rules or stalls."""
@@ -119,7 +125,7 @@ class Watchers:
             raise WireError("another client is connected; stop it, or start a second simulator on another port")
         if not self.admit_cameras or hello.clock != "real":
             raise WireError("a camera came on the virtual clock, expected the real one: in lockstep the arm's client takes the images")
-        watcher.welcome = True
+        watcher.welcome, watcher.wants_image = True, hello.image
         watcher.unsent = memoryview(_framed(wire.Welcome(wire.PROTOCOL, 0.0)))
         watcher.deadline_s = time.monotonic() + STALLED_AFTER_S
 

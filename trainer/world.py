@@ -199,7 +199,16 @@ class World:
             self.renderer.see_own_parts(self._own_shapes(joints.opening_m))
             self._drawn_opening_m = joints.opening_m
         tool = kinematics.transform_tool_to_table(joints, self.mount)
-        return self.renderer.render(tool, self._blocks.drawn(), self.quirks.table_m)
+        return self.renderer.render(tool, self.drawn(), self.quirks.table_m)
+
+    def transform_camera_to_table(self) -> Float64:
+        """(4, 4) pose of the wrist camera, where it really is."""
+        tool_to_table = kinematics.transform_tool_to_table(self.joints(), self.mount)
+        return np.asarray(tool_to_table @ self.renderer.transform_camera_to_tool, np.float64)
+
+    def drawn(self) -> list[tuple[int, Float64, Float64]]:
+        """(kind, half size, transform_block_to_table) of each block."""
+        return self._blocks.drawn()
 
     def picture(self, width: int, height: int, eye_m: tuple[float, float, float], target_m: tuple[float, float, float]) -> np.ndarray:
         """(height, width, 3) uint8 of the whole scene from outside, by PyBullet's software renderer."""

@@ -4,8 +4,8 @@ import numpy as np
 from tables import Bench, Figures, durations_s
 
 from edge.contract import VirtualCamera
-from edge.messages import Float32, Frame
-from edge.virtual_camera import NO_DISTORTION, Reprojection
+from edge.messages import NO_DISTORTION, Float32, Frame
+from edge.virtual_camera import Reprojection
 from trainer import sensors, spec
 
 FRAMES = 100

@@ -36,13 +36,16 @@ def main() -> None:
         import environment
         import hand_eye
         import ik
+        import lens
         import loop
         import nack
+        import placements
         import rendering
         import reprojection
         import start
         import tools
         import wire
+        import wrist
 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -59,6 +62,8 @@ def main() -> None:
             "inverse kinematics": ik.bench,
             "corners": corners.bench,
             "blocks": corners.bench_block,
+            "lenses": lens.bench,
+            "blocks on the wrist": wrist.bench,
             "depth images": rendering.bench,
             "depth filters": depth_filters.bench,
             "the virtual camera": reprojection.bench,
@@ -70,6 +75,7 @@ def main() -> None:
             "tools": tools.bench,
             "cuts while writing": cuts.bench,
             "hand-eye by method": lambda: hand_eye.bench_methods(arguments.calibration_trials, status.update),
+            "hand-eye by placement": lambda: placements.bench(arguments.calibration_trials, status.update),
             "arms with errors": lambda: hand_eye.bench_errors(arguments.calibration_trials, status.update),
             "others' arms": lambda: hand_eye.bench_others(status.update),
             "the loop's pace": lambda: loop.bench_pace(arguments.loop_s),
@@ -79,7 +85,7 @@ def main() -> None:
         for number, (name, measure) in enumerate(wanted.items(), start=1):
             status.update(f"{number} of {len(wanted)}: {name} …")
             # The calibrations take minutes and say how many are left; nothing in them prints from C.
-            with nullcontext() if name in ("hand-eye by method", "arms with errors", "others' arms") else quiet():
+            with nullcontext() if name in ("hand-eye by method", "hand-eye by placement", "arms with errors", "others' arms") else quiet():
                 result = measure()
             if result is not None:
                 console.print(result.table(), "")

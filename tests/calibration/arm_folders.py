@@ -13,6 +13,7 @@ from edge import calibration as files
 from edge.messages import Intrinsics
 
 BOARD = boards.measured(boards.charuco(7, 5), (100.0, 100.0))
+LENS = Intrinsics(640, 480, 610.0, 610.0, 319.5, 239.5)
 PICTURE = cv2.imencode(".png", np.full((480, 640), 120, np.uint8))[1].tobytes()
 
 
@@ -20,7 +21,7 @@ def put(folder: Path, views: Views, held_out: Views | None = None) -> Path:
     """What a person has when the images are taken: board, lens, images, joints; and what was found in the images before."""
     folder.mkdir(exist_ok=True)
     boards.save(folder / "board.json", BOARD)
-    lens = files.Lens("7", Intrinsics(640, 480, 610.0, 610.0, 319.5, 239.5), (0.0,) * 5, files.made("test"))
+    lens = files.Lens("7", LENS, (0.0,) * 5, files.made("test"))
     files.save(folder / "calibration.json", files.Calibration(files.SCHEMA_VERSION, "ab", 0.388, True, "dofbot_board", lens=lens))
     posed, seen = {}, {}
     for which, part in enumerate((views, held_out) if held_out else (views,)):

@@ -15,8 +15,8 @@ def _root() -> None:
     """What `dofbot` is."""
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
+def run(*arguments: object, typed: str = "") -> Result:
+    return CliRunner().invoke(app, ["calibrate", *map(str, arguments)], input=typed)
 
 
 def refusal(result: Result, error: type[DofbotError]) -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from calibration import hand_eye, plan_poses, simulated_arm
+from calibration import hand_eye, placements, plan_poses, simulated_arm
 from calibration.arm_model import Views
 
 
@@ -27,5 +27,5 @@ def calibrated(plan):
     robot = simulated_arm.robot(draws, simulated_arm.Errors())
     views, held_out = (simulated_arm.take_pictures(robot, q, draws) for q in (plan.calibrate_rad, plan.held_out_rad))
     views.corners_px[[4, 15]] = views.corners_px[[4, 15], ::-1]  # ids that run backwards
-    found = hand_eye.estimate(views, simulated_arm.POINTS_M, simulated_arm.LENS, held_out=held_out, guess=simulated_arm.CAMERA_ON_TOOL)
+    found = hand_eye.estimate(views, simulated_arm.POINTS_M, simulated_arm.LENS, held_out=held_out, guess=placements.CAMERA_ON_TOOL)
     return Calibrated(robot, views, held_out, found)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration import simulated_arm, simulated_session
+from calibration import simulated_arm, simulated_session, touches_file
 from calibration.arm_model import ServoArm
 from edge import calibration as files
 from edge.config import Config
@@ -53,6 +53,22 @@ def test_the_same_images_solved_twice_correct_the_servos_once(folder):
     once = files.load(folder / "calibration.json").dofbot_board.servos
     assert run("servos", "--images", folder).exit_code == 0
     assert files.load(folder / "calibration.json").dofbot_board.servos == once
+
+
+def test_older_images_solved_again_say_that_they_undo_the_touch_test(folder, tmp_path):
+    assert run("servos", "--images", folder).exit_code == 0
+    once, path = files.load(folder / "calibration.json").dofbot_board.servos, tmp_path / "touches.csv"
+    places = np.array([(x, y) for x in (-80.0, 0.0, 80.0) for y in (60.0, 110.0)])
+    turn = np.radians(5.0)
+    touches_file.save(path, np.hstack((places, places @ [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]] - places)))
+    written = run("grid", "--touch", path, "--calibration", folder / "calibration.json", "--write")
+    assert "written to" in written.stdout
+    assert files.load(folder / "calibration.json").dofbot_board.servos[0] != once[0]
+    assert files.load(folder / "calibration.json").dofbot_board.servos[1:] == once[1:]
+    again = run("servos", "--images", folder)
+    assert "touch again" in again.stderr
+    assert files.load(folder / "calibration.json").dofbot_board.servos == once
+    assert "touch again" not in run("servos", "--images", folder).stderr
 
 
 def test_a_servo_that_turns_the_other_way_is_found_and_corrected(tmp_path, calibrated):

@@ -57,12 +57,12 @@ def test_zero_and_scale_turn_a_joint_as_documented():
 def test_a_camera_before_joint_5_does_not_see_it_turn():
     joints = _joints(5)
     turned = joints + np.array([0, 0, 0, 0, 0.4])
-    one, other = (arm_model.ServoArm(q, MOUNTS[0], "before_joint5").chain(np.zeros(5), np.zeros(5)) for q in (joints, turned))
+    one, other = (arm_model.ServoArm(q, MOUNTS[0], "forearm").chain(np.zeros(5), np.zeros(5)) for q in (joints, turned))
     np.testing.assert_array_equal(one.transform_flange_to_table, other.transform_flange_to_table)
     assert not one.axis[:, 4].any()
 
 
-@pytest.mark.parametrize("camera", ["tool", "before_joint5", "fixed"])
+@pytest.mark.parametrize("camera", ["wrist", "forearm", "fixed"])
 def test_derivatives_by_the_state_are_those_of_finite_differences(camera):
     state, arm = _scene(camera)
     found = arm_model.predict(state, arm, POINTS)
@@ -77,7 +77,7 @@ def test_derivatives_by_the_state_are_those_of_finite_differences(camera):
 
 @pytest.mark.parametrize("fixed", [False, True])
 def test_derivatives_of_a_posed_arm_are_those_of_finite_differences(fixed):
-    state, servo = _scene("fixed" if fixed else "tool")
+    state, servo = _scene("fixed" if fixed else "wrist")
     poses = servo.chain(state.zeros_rad, state.scales).transform_flange_to_table
     found = arm_model.predict(state, arm_model.PosedArm(poses, fixed), POINTS).by_joint
     for joint in range(6):
@@ -93,7 +93,7 @@ def test_derivatives_of_a_posed_arm_are_those_of_finite_differences(fixed):
 
 
 def test_a_posed_arm_sees_what_the_servo_arm_sees():
-    state, arm = _scene("tool")
+    state, arm = _scene("wrist")
     poses = arm.chain(state.zeros_rad, state.scales).transform_flange_to_table
     posed = arm_model.predict(state, arm_model.PosedArm(poses), POINTS)
     np.testing.assert_allclose(posed.pixels, arm_model.predict(state, arm, POINTS).pixels)

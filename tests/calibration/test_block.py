@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration import boards, render
-from calibration.block import BlockFinder, on_plane
+from calibration.block import BlockFinder
 from calibration.boards import MarkerBoard, Placed
-from calibration.opencv import Image, project
-from edge.errors import CalibrationError
+from calibration.opencv import Image, project, undistort
+from edge.block import on_plane
+from edge.errors import CalibrationError, ObservationError
 from edge.messages import Float64
 from tests.calibration.scenes import LENS
 
@@ -66,15 +67,15 @@ def test_the_plane_is_where_the_lens_sees_it(x_m: float, y_m: float, height_m: f
     pixels = project(point, np.linalg.inv(camera), LENS)
     if ((pixels < -100.0) | (pixels > 740.0)).any():
         return  # far outside of the image the distortion has no inverse
-    np.testing.assert_allclose(on_plane(pixels, LENS, camera, BLOCK_M)[0], (x_m, y_m), atol=1e-6)
+    np.testing.assert_allclose(on_plane(undistort(pixels, LENS), camera, BLOCK_M)[0], (x_m, y_m), atol=1e-6)
 
 
 def test_a_block_that_is_not_on_the_table_and_another_marker_are_refused() -> None:
     camera = camera_above(0.25)
-    with pytest.raises(CalibrationError, match="is the block on the table"):
+    with pytest.raises(ObservationError, match="its block is not on the table"):
         FINDER.find(seen(camera, board_on_block(0.02, 0.11, 0.3, top_m=2 * BLOCK_M)), camera)
     half = msgspec.structs.replace(ONE, markers=(Placed(32, 0.0, 0.0, 0.020),))
-    with pytest.raises(CalibrationError, match=r"25\.\d mm wide .* expected 20.0 mm"):
+    with pytest.raises(ObservationError, match=r"25\.\d mm wide .* expected 20.0 mm"):
         BlockFinder(half, BLOCK_M, LENS).find(seen(camera, board_on_block(0.02, 0.11, 0.3)), camera)
 
 
@@ -92,5 +93,5 @@ def test_nothing_in_view_is_an_empty_list_and_a_wrong_image_an_error() -> None:
     with pytest.raises(CalibrationError, match="expected"):
         FINDER.find(np.zeros((240, 320), np.uint8), camera_above(0.25))
     upside_down = camera_above(0.25, tilt_rad=np.pi)
-    with pytest.raises(CalibrationError, match="does not look down"):
+    with pytest.raises(ObservationError, match="does not look down"):
         FINDER.find(seen(camera_above(0.25), board_on_block(0.02, 0.11, 0.3)), upside_down)

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration import collect, joints_file, plan_poses, simulated_arm, slow_arm
+from calibration import collect, joints_file, placements, plan_poses, simulated_arm, slow_arm
 from edge.clock import SteppedClock
 from edge.config import BusConfig, Config
 from edge.emulated_arm import EmulatedArm
@@ -129,5 +129,5 @@ def test_the_board_lies_in_front_of_the_arm_whatever_its_size():
     )
     where = collect.scene(lens, arm_folders.BOARD, SCENE.mount)
     middle = where.state.board @ (*where.points_m.mean(axis=0), 1.0)
-    np.testing.assert_allclose(middle[:3], (0.0, collect.BOARD_AT_Y_M, 0.0), atol=1e-12)
+    np.testing.assert_allclose(middle[:3], (0.0, placements.BOARD_AT_Y_M, 0.0), atol=1e-12)
     assert where.image_px == (640, 480)

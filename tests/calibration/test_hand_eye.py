@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration import closed_form, gls, hand_eye, observability, plan_poses, posed, simulated_arm
+from calibration import closed_form, gls, hand_eye, observability, placements, plan_poses, posed, simulated_arm
 from calibration.arm_model import PosedArm, ServoArm, State, inverse, moved, rotation
 from calibration.simulated_arm import LENS, POINTS_M
 from edge import calibration
@@ -22,7 +22,7 @@ def _estimate(views, **options):
     return hand_eye.estimate(views, POINTS_M, LENS, **options)
 
 
-def _pictures(joints, seed=0, camera="tool"):
+def _pictures(joints, seed=0, camera="wrist"):
     draws = np.random.default_rng(seed)
     return simulated_arm.take_pictures(simulated_arm.robot(draws, simulated_arm.Errors(), camera), joints, draws)
 
@@ -53,17 +53,17 @@ def test_images_with_reversed_ids_are_named(calibrated):
 
 
 def test_the_part_for_the_calibration_file_is_saved_with_its_sigmas(calibrated, tmp_path):
-    part = hand_eye.part(calibrated.found, "123", "dofbot calibrate handeye")
+    parts = hand_eye.parts(calibrated.found, "wrist", "123", "dofbot calibrate handeye")
     path = tmp_path / "calibration.json"
-    calibration.save(path, calibration.Calibration(calibration.SCHEMA_VERSION, "ab", 0.388, True, "pca9685", hand_eye=part))
-    assert calibration.load(path).hand_eye == msgspec.json.decode(msgspec.json.encode(part), type=calibration.HandEye)
-    assert len(part.made.sigma) == 6
+    calibration.save(path, calibration.Calibration(calibration.SCHEMA_VERSION, "ab", 0.388, True, "pca9685", **parts))
+    assert calibration.load(path).hand_eye == msgspec.json.decode(msgspec.json.encode(parts["hand_eye"]), type=calibration.HandEye)
+    assert len(parts["hand_eye"].made.sigma) == 6
 
 
 def test_neither_the_order_of_the_images_nor_draws_made_elsewhere_change_anything(calibrated):
     np.random.seed(7)  # noqa: NPY002
     order = np.random.default_rng(1).permutation(len(calibrated.views.names))
-    found = _estimate(calibrated.views.take(order), held_out=calibrated.held_out, guess=simulated_arm.CAMERA_ON_TOOL)
+    found = _estimate(calibrated.views.take(order), held_out=calibrated.held_out, guess=placements.CAMERA_ON_TOOL)
     np.testing.assert_array_equal(found.state.hand_eye, calibrated.found.state.hand_eye)
     np.testing.assert_array_equal(found.covariance, calibrated.found.covariance)
     assert found.rejected == calibrated.found.rejected
@@ -71,11 +71,11 @@ def test_neither_the_order_of_the_images_nor_draws_made_elsewhere_change_anythin
 
 def test_a_camera_before_joint_5_is_calibrated_and_tells_nothing_of_joint_5():
     draws = np.random.default_rng(0)
-    robot = simulated_arm.robot(draws, simulated_arm.Errors(), "before_joint5")
-    scene = simulated_arm.SCENE._replace(camera="before_joint5")
+    robot = simulated_arm.robot(draws, simulated_arm.Errors(), "forearm")
+    scene = simulated_arm.SCENE._replace(camera="forearm")
     joints = np.vstack((plan_poses.straight_down(scene, 6, draws), plan_poses.slanted(scene, 18, draws)))
     views = simulated_arm.take_pictures(robot, joints, draws)
-    found = _estimate(views, guess=simulated_arm.CAMERA_ON_TOOL)
+    found = _estimate(views, guess=placements.CAMERA_ON_TOOL)
     shift_m, turn_deg = _apart(found.gls.state.hand_eye, robot.in_gauge().hand_eye)
     assert shift_m < 2e-3
     assert turn_deg < 0.3

@@ -148,5 +148,7 @@ def test_coverage_names_where_nothing_was_seen() -> None:
     assert coverage.emptiest(seen) in ("upper right", "right", "lower right")
     assert len(coverage.picture(seen).splitlines()) == 6
     whole = coverage.counts([np.random.default_rng(0).uniform((0.0, 0.0), (639.0, 479.0), (2000, 2))], SIZE)
-    assert coverage.emptiest(whole) == ""
+    assert coverage.share(whole) == 1.0
+    whole[2:4, 3:5] = 1
+    assert coverage.emptiest(whole) == "middle"  # every cell saw one: then where there are fewest
     assert verdict.Figure("", float("nan"), 1.0, 2.0, "").state == "refused"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from calibration import plan_poses, simulated_arm
+from calibration import placements, plan_poses, simulated_arm
 from edge import kinematics
 from edge.errors import CalibrationError
 from edge.safety import DOFBOT_LIMITS
@@ -31,7 +31,7 @@ def test_poses_and_where_they_are_approached_from_are_inside_every_limit(plan, o
             low <= at <= high
             for low, at, high in zip(DOFBOT_LIMITS.tool_min_in_table_m, tool, DOFBOT_LIMITS.tool_max_in_table_m, strict=True)
         )
-        camera = kinematics.transform_tool_to_table(tuple(joints), simulated_arm.MOUNT) @ simulated_arm.CAMERA_ON_TOOL
+        camera = kinematics.transform_tool_to_table(tuple(joints), simulated_arm.MOUNT) @ placements.CAMERA_ON_TOOL
         assert camera[2, 3] >= plan_poses.CAMERA_ABOVE_TABLE_M
         assert tool[2] >= plan_poses.TOOL_ABOVE_TABLE_M
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration import servo_zeros, simulated_arm
+from calibration import placements, servo_zeros, simulated_arm
 from edge import calibration
 from edge.board_counts import command_from_counts, counts
 from edge.config import BoardServoConfig, BusConfig, ServoConfig
@@ -60,7 +60,7 @@ def test_the_part_is_saved_and_loaded(calibrated, driver, tmp_path):
 
 def _directions(calibrated, signs, pivots):
     views = servo_zeros.turned(calibrated.views, signs, pivots)
-    return servo_zeros.directions(views, simulated_arm.POINTS_M, simulated_arm.LENS, pivots, simulated_arm.CAMERA_ON_TOOL)
+    return servo_zeros.directions(views, simulated_arm.POINTS_M, simulated_arm.LENS, pivots, placements.CAMERA_ON_TOOL)
 
 
 @pytest.mark.parametrize("signs", [SIGNS, (-1, 1, 1, 1, 1), (1, 1, -1, 1, 1), (1, -1, -1, -1, 1), (1, 1, 1, 1, -1)])

@@ -136,3 +136,34 @@ def test_a_simulator_has_nothing_to_calibrate() -> None:
     with pytest.raises(ConfigError, match="nothing to calibrate"):
         calibration.blank(Config(bus=BusConfig(driver="simulator")), "ab")
     assert calibration.blank(Config(), "ab").driver == "pca9685"
+
+
+ELSEWHERE = {
+    "forearm_camera": calibration.ForearmCamera("123", POSE, MADE),
+    "fixed_camera": calibration.FixedCamera("123", POSE, MADE),
+}
+
+
+@pytest.mark.parametrize("part", ELSEWHERE)
+def test_a_camera_that_is_not_on_the_wrist_is_kept_and_no_policy_runs_with_it(tmp_path: Path, part: str) -> None:
+    path, found = tmp_path / "calibration.json", replaced(hand_eye=None, **{part: ELSEWHERE[part]})
+    calibration.save(path, found)
+    assert calibration.load(path) == found
+    message = refusal(path, lambda: calibration.check_placement(found, path))
+    assert part in message
+    assert "expected it on the wrist" in message
+    assert "another camera" in refusal(path, lambda: calibration.check_camera(found, path, "124"))
+
+
+def test_the_wrists_own_camera_may_run(tmp_path: Path) -> None:
+    calibration.check_placement(WHOLE, tmp_path)
+    calibration.check_placement(replaced(hand_eye=None), tmp_path)
+
+
+@pytest.mark.parametrize("part", ELSEWHERE)
+def test_one_camera_has_one_place(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "calibration.json"
+    assert "expected one place" in refusal(path, lambda: calibration.save(path, replaced(**{part: ELSEWHERE[part]})))
+    askew = msgspec.structs.replace(ELSEWHERE[part], **{name: (POSE[1], *POSE[1:]) for name in dir(ELSEWHERE[part]) if "transform" in name})
+    assert "no rigid pose" in refusal(path, lambda: calibration.save(path, replaced(hand_eye=None, **{part: askew})))
+    assert not path.exists()

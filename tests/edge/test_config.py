@@ -109,6 +109,8 @@ def test_every_field_is_read(tmp_path: Path) -> None:
             + "[camera]\ndriver = 'replay'\nmax_age_s = 0.2\nserial = '405'\nwidth = 640\nheight = 480\nfps = 15\n"
             + "preset = 'high_accuracy'\nfile = 'seen.db3'\nloop = true\n[simulator]\nport = 6000\nclock = 'virtual'\n"
             + "[run]\npolicy = 'other.onnx'\ngrasps = 3\nplace_in_table_m = [0.1, 0.07]\nrecord = 'run.msgpack'\n"
+            + "[block]\ndictionary = 'DICT_5X5_100'\nmarkers = [7, 999]\nmarker_m = 0.026\n"
+            + "[fixed_marker]\nid = 36\nat_in_table_m = [0.08, 0.14]\nsize_m = 0.03\noff_max_m = 0.02\n"
             + "[realtime]\nfifo_priority = 0\ncpus = [3, 1023]\nlock_memory = false\nfreeze_gc = false\n",
         )
     )
@@ -124,6 +126,8 @@ def test_every_field_is_read(tmp_path: Path) -> None:
     assert msgspec.structs.astuple(config.bus.board.servos[0]) == (6, 1990.0, 13.0, -1, 100, 3900)
     assert msgspec.structs.astuple(config.camera) == ("replay", 0.2, "405", 640, 480, 15, "high_accuracy", "seen.db3", True)
     assert (config.simulator.port, config.simulator.clock) == (6000, "virtual")
+    assert msgspec.structs.astuple(config.fixed_marker) == (36, (0.08, 0.14), 0.03, 0.02)
+    assert msgspec.structs.astuple(config.block) == ("DICT_5X5_100", (7, 999), 0.026)
     assert msgspec.structs.astuple(config.realtime) == (0, (3, 1023), False, False)
     assert msgspec.structs.astuple(config.run) == ("other.onnx", 3, (0.1, 0.07), "run.msgpack")
 
@@ -141,6 +145,7 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         (servos("{chanel = 0}", *SIX[1:]), "[bus.servos[0]] 'chanel'", "channel"),
         ("[faults]\nscript = [{target = 'bus', mode = 'off', start = 1}]", "[faults.script[0]] 'start'", "start_s"),
         (servos(*SIX[:5], "{channel = 5, zero = 1}"), "[bus.servos[5]] 'zero'", "zero_deg"),
+        ("[block]\nmarker = 30", "[block] 'marker'", "markers"),
         ("[bus.board]\nmove_s = 1", "[bus.board] 'move_s'", "move_ms"),
         ("[bus.board]\nservos = [{id = 1, zero = 1}]", "[bus.board.servos[0]] 'zero'", "zero_raw"),
     ],
@@ -151,6 +156,15 @@ def test_an_unknown_key_is_named_with_a_near_one_only_if_it_is_near(text: str, k
     assert "(known: " in message
     assert ("did you mean" in message) == bool(nearest)
     assert f"'{nearest}'?" in message or not nearest
+
+
+def test_a_fixed_marker_is_no_blocks(tmp_path: Path) -> None:
+    assert "fixed_marker.id = 31 is one of block.markers, expected another" in refusal(tmp_path, "[fixed_marker]\nid = 31")
+
+
+@pytest.mark.parametrize("markers", ["[]", "[-1]", "[1000]", "['30']", "30"])
+def test_markers_are_numbers_and_there_is_one(markers: str, tmp_path: Path) -> None:
+    assert "block.markers" in refusal(tmp_path, f"[block]\nmarkers = {markers}")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +180,9 @@ def test_an_unknown_key_is_named_with_a_near_one_only_if_it_is_near(text: str, k
         ("bus.board", "move_ms", (0, 1000), (-1, 1001)),
         ("bus", "reference_clock_hz", (22_000_000, 28_000_000), (21_999_999, 28_000_001)),
         ("camera", "max_age_s", (5e-324, 1e9), (0.0, -0.1)),
+        ("block", "marker_m", (0.010, 0.100), (math.nextafter(0.010, 0.0), math.nextafter(0.100, 1.0), 25)),
+        ("fixed_marker", "id", (-1, 0, 29, 36, 999), (-2, 1000)),
+        ("fixed_marker", "off_max_m", (5e-324, 0.1), (0.0, math.nextafter(0.1, 1.0), 10)),
         ("simulator", "port", (0, 65535), (-1, 65536)),
         ("run", "grasps", (0, 10**30), (-1,)),
         ("realtime", "fifo_priority", (0, 98), (-1, 99)),

@@ -20,7 +20,7 @@ from edge.calibration import HandEye
 from edge.clock import MonotonicClock, VirtualClock
 from edge.config import BusConfig, Config, FaultsConfig, ServoConfig, SimulatorConfig
 from edge.contract import VirtualCamera
-from edge.devices import Devices, open_devices
+from edge.devices import Devices, View, open_devices
 from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.errors import BusError, ConfigError, DofbotError, ObservationError
 from edge.faults import Fault
@@ -131,7 +131,7 @@ def mounting(serial: str) -> Mounting:
 
 def test_with_a_calibrated_camera_frames_are_as_the_policys_would_have_taken_them(simulator) -> None:
     simulator.world.depth_frame = lambda: (np.full((240, 424), 0.2, np.float32), WIDE)
-    with closing(open_devices(simulator.config(driver="simulator"), mounting("simulated"))) as devices:
+    with closing(open_devices(simulator.config(driver="simulator"), View(mounting("simulated")))) as devices:
         assert devices.camera.start() == mounting("simulated").policy.intrinsics
         frame = devices.camera.latest()
         assert frame is not None
@@ -139,7 +139,7 @@ def test_with_a_calibrated_camera_frames_are_as_the_policys_would_have_taken_the
 
 
 def test_a_calibration_of_another_camera_is_refused_before_anything_moves(simulator) -> None:
-    with closing(open_devices(simulator.config(driver="simulator"), mounting("123"))) as devices:
+    with closing(open_devices(simulator.config(driver="simulator"), View(mounting("123")))) as devices:
         with pytest.raises(ConfigError, match=r"robot\.json is for another camera: hand_eye\.serial is '123', expected 'simulated'"):
             devices.camera.start()
         settle(devices)

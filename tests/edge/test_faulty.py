@@ -15,7 +15,7 @@ from edge.emulator import MODE1, EmulatedI2C, Pca9685Emulator
 from edge.errors import ObservationError, PolicyError
 from edge.faults import Fault, Faults
 from edge.faulty import SPOILT, FaultyCamera, FaultyHost, FaultyI2C, FaultyPolicy
-from edge.messages import Frame, Intrinsics
+from edge.messages import Frame, Intrinsics, Marker
 
 LENS = Intrinsics(16, 12, 60.0, 60.0, 7.5, 5.5)
 PERIOD_S = 0.04
@@ -134,6 +134,15 @@ def test_garbage_is_the_stated_share_of_the_pixels(camera, time, faults) -> None
     assert 0.18 < spoilt.mean() < 0.22
     assert {str(value) for value in np.unique(depth_m[spoilt])} == {str(value) for value in SPOILT}
     assert depth_m.dtype == np.float32
+
+
+@pytest.mark.parametrize(("markers", "left"), [((Marker(30, np.zeros((4, 2))),), ()), (None, None)], ids=["looked for", "not looked for"])
+def test_in_garbage_there_are_no_markers(markers, left, camera, time, faults) -> None:
+    before = camera.latest()
+    camera._camera._frame = before._replace(markers=markers)
+    assert camera.latest().markers is markers
+    faults.inject(Fault("camera", "garbage", 0.2))
+    assert camera.latest().markers == left
 
 
 def test_wrong_is_another_unit_or_another_size(camera, time, faults) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from edge.errors import ObservationError
-from edge.frameboard import _SLOT, _SLOTS_AT, FRAME_MAX_BYTES, TEXT_MAX_BYTES, FrameBoard, numbered
+from edge.frameboard import _SLOT, _SLOTS_AT, FRAME_MAX_BYTES, MARKERS_MAX, TEXT_MAX_BYTES, FrameBoard, numbered
 from edge.judge import LEAP
-from edge.messages import Frame, Intrinsics
+from edge.messages import Frame, Intrinsics, Marker
 
 LENS = Intrinsics(8, 6, 60.0, 61.0, 3.5, 2.5)
 HAMMER = """
@@ -55,9 +55,36 @@ def test_a_frame_comes_out_as_it_went_in(boards) -> None:
         assert found is not None
         np.testing.assert_array_equal(found.depth_m, sent.depth_m)
         assert found.depth_m.dtype == np.float32
-        assert found[1:] == (LENS, sent.captured_at_s, numbered(1, number))
+        assert found[1:] == (LENS, sent.captured_at_s, numbered(1, number), None, None)
         assert reader.latest() is found
     assert reader.counts() == (10, 5)
+
+
+def test_a_grey_image_goes_with_its_frame_and_with_no_other(boards) -> None:
+    writer, reader = boards
+    grey = np.random.default_rng(3).integers(0, 256, (LENS.height, LENS.width), np.uint8)
+    writer.publish(image(1)._replace(image=grey), 1, True)
+    np.testing.assert_array_equal(reader.latest().image, grey)
+    np.testing.assert_array_equal(reader.latest().depth_m, image(1).depth_m)
+    writer.publish(image(2), 1, True)
+    assert reader.latest().image is None
+    for bad in (grey[:, :4], grey.astype(np.uint16)):
+        with pytest.raises(ObservationError, match=r"the grey image is .*, expected uint8 \(6, 8\)"):
+            writer.publish(image(3)._replace(image=bad), 1, True)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, MARKERS_MAX])
+def test_markers_go_with_their_frame_and_none_is_not_the_same_as_not_looked_for(count, boards) -> None:
+    writer, reader = boards
+    rng = np.random.default_rng(count)
+    sent = tuple(Marker(int(i), rng.normal(size=(4, 2))) for i in rng.integers(0, 1000, count))
+    writer.publish(image(1)._replace(markers=sent), 1, True)
+    found = reader.latest().markers
+    assert [one.id for one in found] == [one.id for one in sent]
+    assert all(np.array_equal(one.rays, other.rays) for one, other in zip(found, sent, strict=True))
+    np.testing.assert_array_equal(reader.latest().depth_m, image(1).depth_m)
+    writer.publish(image(2), 1, True)
+    assert reader.latest().markers is None
 
 
 def test_a_new_connection_leaves_the_last_frame_and_its_numbers_leap(boards) -> None:

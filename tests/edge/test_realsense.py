@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from edge.capture import CaptureProcess
 from edge.clock import MonotonicClock
 from edge.config import BusConfig, CameraConfig, Config, SimulatorConfig
 from edge.depth_stream import DepthStream
-from edge.devices import open_devices
+from edge.devices import View, open_devices
 from edge.errors import ConfigError, MissingExtraError, ObservationError
 from edge.judge import JudgedCamera
+from edge.markers import Marking, looking
 from edge.messages import Frame, Intrinsics
 from edge.realsense import RealSenseCamera, find_device
 from edge.record_depth import record_depth
@@ -161,6 +163,84 @@ def test_the_camera_is_set_up_as_far_as_it_has_what_is_set(rig, caplog) -> None:
     assert rig.device.sensor.get_option(rs.option.visual_preset) == int(rs.rs400_visual_preset.high_accuracy)
     assert rig.device.sensor.get_option(rs.option.emitter_enabled) == 1.0
     assert "did not take global_time_enabled = 1" in caplog.text
+
+
+@pytest.fixture
+def seeing(rig) -> Rig:
+    """With an infrared image beside the depth, and a first pair."""
+    rig.device = SoftwareRealSense(infrared=True)
+    rig.first = lambda: (rig.device.send(flat(2000)), rig.device.send_image(grey(0)))
+    return rig
+
+
+def grey(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (HEIGHT, WIDTH), np.uint8)
+
+
+def test_a_frame_brings_the_left_imagers_picture_of_the_same_exposure_where_it_is_asked_for(seeing) -> None:
+    seeing.device.add_option(rs.option.emitter_enabled, 1.0)
+    camera = seeing.started(image=True)
+    assert seeing.device.sensor.get_option(rs.option.emitter_enabled) == 0.0  # its dots spoil markers
+    for number in range(1, 60):  # more than the SDK has buffers
+        seeing.device.send(flat(1000 + number))
+        before = camera.latest()
+        assert np.array_equal(before.image, grey(number - 1))  # still the last one: its partner has not come
+        seeing.device.send_image(grey(number), later_s=0.002)
+        frame = camera.latest()
+        assert frame.depth_m[0, 0] == pytest.approx((1000 + number) * D405_UNIT_M)
+        assert np.array_equal(frame.image, grey(number))
+        assert frame.image.dtype == np.uint8
+        assert not frame.image.flags.writeable
+
+
+def test_nobody_pays_for_a_picture_that_is_not_asked_for(seeing) -> None:
+    seeing.first = lambda: seeing.device.send(flat(2000))
+    camera = seeing.started()
+    assert camera.latest().image is None
+    assert {stream.stream_type() for stream in seeing.device.sensor.get_active_streams()} == {rs.stream.depth}
+
+
+def test_a_lost_depth_frame_or_picture_costs_its_partner_and_nothing_else(seeing) -> None:
+    camera, device = seeing.started(image=True), seeing.device
+    first = camera.latest()
+    device.send(flat(1001))  # whose picture is lost
+    device.send(flat(1002))
+    device.send_image(grey(2))
+    second = camera.latest()
+    assert (second.sequence, second.image[0, 0]) == (first.sequence + 2, grey(2)[0, 0])
+    device.send_image(grey(3), later_s=1 / 30)  # whose depth is lost
+    device.send_image(grey(4), later_s=2 / 30)
+    device.send(flat(1005), age_s=0.01 - 2 / 30)
+    third = camera.latest()
+    assert (third.sequence, third.image[0, 0]) == (second.sequence + 1, grey(4)[0, 0])
+    device.send(flat(1006))
+    device.send_image(grey(7), later_s=1 / 30)  # not the same exposure
+    assert camera.latest() is third
+
+
+def test_a_camera_without_the_picture_is_named_and_so_is_a_stream_without_it(seeing) -> None:
+    with pytest.raises(ObservationError, match="no infrared image 640x480 at 15 beside the depth, expected the left imager's in Y8"):
+        seeing.camera(image=True, width=640, height=480, fps=15).start()
+    seeing.first = lambda: seeing.device.send(flat(2000))
+    with pytest.raises(ObservationError, match="no depth frame with its image in 1 s"):
+        seeing.started(image=True)
+    assert not seeing.device.sensor.get_active_streams()
+
+
+def test_a_recording_has_the_pictures_if_they_were_asked_for(seeing, recording, tmp_path) -> None:
+    file = str(tmp_path / "seen.db3")
+    camera = seeing.started(image=True, record=file)
+    for number in range(1, 6):
+        seeing.device.send(flat(1000 + number))
+        seeing.device.send_image(grey(number))
+        time.sleep(0.02)
+    camera.close()
+    frames: list[Frame] = []
+    with closing(ReplayCamera(file, every_frame=True, image=True)) as replay, pytest.raises(ObservationError, match="ended after 6 frames"):
+        play(replay, frames)
+    assert all(np.array_equal(frame.image, grey(number)) for number, frame in enumerate(frames))
+    with pytest.raises(ObservationError, match="no infrared image .* record with --image"):
+        ReplayCamera(str(recording), image=True).start()
 
 
 def test_no_camera_is_told_at_once() -> None:
@@ -540,6 +620,45 @@ def test_in_the_capture_process_frames_come_through_and_what_ends_them_is_told(f
         assert camera.serial == "123456789012"
         assert 0.0999 < camera.latest().depth_m[0, 0] < 0.102
         assert says in away(camera)
+
+
+MARKING = Marking("DICT_4X4_50", (30,), 0.12)
+
+
+def test_in_the_capture_process_markers_are_found_in_the_left_imagers_picture(tmp_path) -> None:
+    pytest.importorskip("cv2", reason="OpenCV is not installed here")
+    from calibration import render
+    from calibration.boards import MarkerBoard, Placed
+    from calibration.opencv import Lens
+    from tests.calibration.scenes import facing
+
+    size_m = (0.030, 0.030)
+    board = MarkerBoard(size_m=size_m, markers=(Placed(30, 0.0025, 0.0025, 0.025),), dictionary="DICT_4X4_50")
+    np.save(tmp_path / "picture.npy", render.view(board, facing(0.15, size_m), Lens(LENS)))
+    arguments = looking(MARKING, "tests.edge.software_realsense:seeing", (str(tmp_path / "picture.npy"),))
+    with closing(CaptureProcess(*arguments, first_frame_within_s=60.0)) as camera:
+        assert camera.start() == LENS
+        frame = camera.latest()
+    assert frame.image is None
+    assert 0.1 <= frame.depth_m[0, 0] <= 0.11
+    (found,) = frame.markers
+    assert found.id == 30
+    corners = np.array(((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))) * 0.0125 / 0.15
+    np.testing.assert_allclose(found.rays, corners, atol=0.2 / FX)
+
+
+@pytest.mark.parametrize("view", [View(), View(marking=MARKING)], ids=["depth", "markers"])
+def test_the_picture_is_asked_of_the_camera_only_where_markers_are_looked_for(view, no_simulator, monkeypatch) -> None:
+    opened: list[tuple[str, Any]] = []
+    camera = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr("edge.devices.CaptureProcess", lambda opener, arguments: opened.append((opener, arguments)) or camera)
+    open_devices(Config(bus=REAL_BUS, camera=CameraConfig(driver="realsense", serial="7")), view).close()
+    ((opener, arguments),) = opened
+    if view.marking is None:
+        assert (opener, arguments) == ("edge.realsense:RealSenseCamera", ("7", 424, 240, 30, "high_density", False))
+        return
+    assert (opener, arguments[0]) == ("edge.markers:open_marked", "edge.realsense:RealSenseCamera")
+    assert json.loads(arguments[1]) == ["7", 424, 240, 30, "high_density", True]
 
 
 def test_a_driver_that_hangs_in_start_is_killed(tmp_path) -> None:

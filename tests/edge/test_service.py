@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +14,14 @@ from edge.bus_writer import BusWriter
 from edge.calibration import DepthCorrection
 from edge.clock import MonotonicClock
 from edge.commands import Grasp, Status, StatusReport
-from edge.config import CalibrationConfig, Config, ControlConfig, RealtimeConfig, SimulatorConfig
+from edge.config import BlockConfig, CalibrationConfig, Config, ControlConfig, RealtimeConfig, SimulatorConfig
 from edge.control_client import ControlClient
-from edge.devices import Devices
+from edge.devices import Devices, View
 from edge.errors import BusError, ConfigError, NotListeningError
 from edge.service import Parts, run_once, serve
 from edge.virtual_camera import Mounting
 from tests.edge.rig import TASK, FakeBus, FakeCamera, FakeClock, FakePolicy, FakeRecorder, Rig, raising
+from trainer import spec
 
 
 class FakeSystemd:
@@ -113,6 +115,14 @@ def test_a_place_that_is_out_of_reach_is_found_before_a_device_is_opened(monkeyp
         pass
 
 
+def test_a_marker_that_is_larger_than_its_block_is_in_another_unit(monkeypatch) -> None:
+    monkeypatch.setattr(service, "load", lambda *_: SimpleNamespace(contract=spec.contract("xyz")))
+    monkeypatch.setattr(service, "open_devices", lambda *_: pytest.fail("a device was opened"))
+    large = replace(Config(), block=BlockConfig(marker_m=0.031))
+    with pytest.raises(ConfigError, match=r"block\.marker_m = 0\.031, expected at most the policy's block, 0\.03"), service.opened(large):
+        pass
+
+
 def test_a_calibrated_camera_goes_to_the_devices_with_the_policys(tmp_path, monkeypatch) -> None:
     path, policy = tmp_path / "robot.json", FakePolicy(Rig())
     found = calibration.blank(Config(), urdf.dofbot_sha256())
@@ -129,4 +139,4 @@ def test_a_calibrated_camera_goes_to_the_devices_with_the_policys(tmp_path, monk
         given.clear()
         with pytest.raises(BusError, match="enough"), service.opened(replace(Config(), calibration=CalibrationConfig(file))):
             pass
-        assert given[1] == expected
+        assert given[1] == View(expected)

@@ -143,7 +143,15 @@ def test_the_default_servos_cover_the_joint_limits() -> None:
 
 @pytest.mark.parametrize(
     ("index", "changes"),
-    [(2, {"travel_deg": 219.9}), (2, {"zero_deg": 25.1}), (2, {"zero_deg": -25.1}), (4, {"zero_deg": 0.0}), (5, {"travel_deg": 179.9})],
+    [
+        (2, {"travel_deg": 219.9}),
+        (2, {"zero_deg": 25.1}),
+        (2, {"zero_deg": -25.1}),
+        (4, {"zero_deg": 0.0}),
+        (4, {"zero_deg": 51.1}),
+        (4, {"travel_deg": 257.9}),
+        (5, {"travel_deg": 179.9}),
+    ],
 )
 def test_a_servo_that_turns_less_than_its_joint_is_a_configuration_error(index: int, changes: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=rf"bus.servos\[{index}\] \({JOINT_NAMES[index]}\) turns"):

@@ -274,6 +274,14 @@ def test_the_arm_gets_away_from_wherever_it_was_interrupted(phase: Phase, grasps
                 assert raised.sent.position.opening_m == pytest.approx(tick.sent.position.opening_m, abs=2e-3), "nothing may be dropped"
 
 
+def test_a_descent_begins_with_an_open_gripper_although_the_arm_has_arrived_before() -> None:
+    closed = TASK.start._replace(opening_m=EPISODE.closed_m)
+    ticks = list(drive(Phase.HOMING, resting(closed)))
+    assert len(ticks) > 10
+    assert ticks[-1].sent.position.opening_m == pytest.approx(EPISODE.open_m, abs=1e-4)
+    assert all(tick.sent.position.joints_rad == pytest.approx(TASK.start.joints_rad) for tick in ticks)
+
+
 def test_idle_goes_nowhere_and_never_ends() -> None:
     state = TASK.begin(Phase.IDLE, TASK.park)
     for _ in range(int(2 * PHASE_LIMIT_S / TICK_S)):

@@ -57,11 +57,22 @@ def test_a_message_comes_out_as_it_went_in(message, union, pair) -> None:
 def test_an_image_comes_out_as_it_went_in() -> None:
     frame = wire.decode(wire.encode(FRAME), wire.DepthFrame)
     assert frame.intrinsics == INTRINSICS
-    assert frame.image().dtype == np.float32
-    np.testing.assert_array_equal(frame.image(), IMAGE_M)
+    assert frame.depth().dtype == np.float32
+    np.testing.assert_array_equal(frame.depth(), IMAGE_M)
     assert frame.servos_us == PULSES_US
     assert wire.DepthFrame.of(IMAGE_M, INTRINSICS, 0, 0.0).servos_us == (0.0,) * 6
-    assert not frame.image().flags.writeable
+    assert not frame.depth().flags.writeable
+
+
+def test_a_grey_image_goes_with_the_depth_and_must_fit_it() -> None:
+    grey = np.arange(INTRINSICS.height * INTRINSICS.width, dtype=np.uint8).reshape(INTRINSICS.height, INTRINSICS.width)
+    frame = wire.DepthFrame.of(IMAGE_M, INTRINSICS, 0, 0.0, image=grey)
+    found = wire.decode(wire.encode(frame), wire.DepthFrame)
+    np.testing.assert_array_equal(found.grey(), grey)
+    np.testing.assert_array_equal(found.depth(), IMAGE_M)
+    assert FRAME.grey() is None
+    with pytest.raises(WireError, match=rf"image has 3 bytes, expected {grey.size} for .*, or none"):
+        wire.decode(body_of(frame, image=b"abc"), wire.DepthFrame)
 
 
 def test_the_length_is_four_bytes_big_endian(pair) -> None:

@@ -1,4 +1,4 @@
-"""A policy that is told where the block is: its contract, its input, its file, and that the runtime does not take it yet."""
+"""A policy that is told where the block is: its contract, its input, its file, and the loop that it steers."""
 
 import json
 import math
@@ -14,14 +14,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from edge import kinematics, robot
+from edge.block import HIDDEN_BELOW_M, BlockTracker, on_plane
+from edge.config import BlockConfig, FixedMarkerConfig
 from edge.contract import BlockInput, Contract, Golden, Training, decode, encode
 from edge.contract_check import check_contract, parse
+from edge.devices import Devices
 from edge.errors import ObservationError, PolicyError
-from edge.grasping import Grasping
-from edge.messages import Intrinsics
+from edge.fixed_marker import FixedMarker
+from edge.grasping import Markers
+from edge.messages import Frame, Intrinsics, JointCommand, Marker
 from edge.observation import block_input
 from edge.policy import CONTRACT_KEY, DIGEST_KEY, from_bytes, load, stamp
 from edge.preflight import preflight
+from edge.runtime import Runtime
+from edge.task import GraspTask
+from edge.wrist import WristCamera
+from tests.edge.marked import marker_on
+from tests.edge.rig import MAX_AGE_S, PLACE_M, FakeCamera, FakeClock, FakePolicy, FakeRecorder, LateWriter, Rig, ended, is_parked, tool_m
 from trainer import spec
 
 CONTRACT = spec.contract("xyz")
@@ -218,32 +228,173 @@ def test_a_file_that_contradicts_itself_is_refused_by_field(change: Callable[[An
 
 # --- the runtime
 
-
-class Untouchable:
-    """A device that must not be used."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AssertionError(f"{name} was used")
+TASK = GraspTask(CONTRACT, PLACE_M)
+POSE = np.array(CONTRACT.camera.transform_camera_to_tool)
+BLOCK_AT_M = (0.02, 0.11)
+Seen = Callable[["Rig"], tuple[float, float] | None]  # where the marker is in view at this moment; None: nowhere
 
 
-def test_the_runtime_refuses_it_in_one_sentence_before_anything_moves(held: SimpleNamespace) -> None:
-    device: Any = Untouchable()
-    with pytest.raises(PolicyError, match="cannot detect a marker on the block yet; use a policy of variant 'depth'") as caught:
-        preflight(held.policy, device)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(PolicyError, match="marker"):
-        Grasping(held.policy, device, device, device, device, device)
+class Straight(FakePolicy):
+    """Goes where it is told that the block is."""
+
+    contract = CONTRACT
+
+    def act(self, block: np.ndarray, proprio: np.ndarray) -> np.ndarray:
+        self.rig.told.append(tuple(block.tolist()))
+        return np.clip((block[:2] - proprio[:2]) / CONTRACT.action.scale_m, -1.0, 1.0).astype(np.float32)
 
 
-def test_a_depth_policy_passes_the_same_gate() -> None:
-    class Camera:
-        def start(self) -> Intrinsics:
-            return spec.contract().camera.intrinsics
+def frame_of(rig: Rig, seen: Seen) -> Frame:
+    """A frame of 10 ms ago, by an arm that follows its set points with the servos' lag."""
+    frame = rig.frame()
+    times_s = [at_s for at_s, _ in rig.sent] or [0.0]
+    sent = np.array([command for _, command in rig.sent] or [TASK.park])
+    at_s = frame.captured_at_s - robot.SERVO_LAG_S
+    joints = JointCommand._make(np.interp(at_s, times_s, column) for column in sent.T)
+    place_m = seen(rig)
+    if place_m is None:
+        return frame._replace(markers=())
+    camera = kinematics.transform_tool_to_table(joints, TASK.mount) @ POSE
+    return frame._replace(markers=(marker_on(*place_m, 0.3, camera),))
 
-        def latest(self) -> None:
-            return None
 
-    preflight(load(SHIPPED), Camera())  # type: ignore[arg-type]
+def marked() -> Markers:
+    wrist = WristCamera(POSE, TASK.mount)
+    return Markers(wrist, BlockTracker(CONTRACT.episode, BlockConfig(), wrist))
+
+
+def steered(seen: Seen, fixed: FixedMarkerConfig | None = None, **hooks: Callable[[Rig], Any]) -> Rig:
+    """One grasp, steered by the block's place."""
+    rig = Rig(camera=lambda rig: frame_of(rig, seen), **hooks)
+    rig.told = []
+    devices = Devices(LateWriter(rig), FakeCamera(rig), FakeClock(rig), lambda: None)
+    markers = marked()
+    if fixed is not None:
+        markers = markers._replace(fixed=FixedMarker(fixed, markers.wrist))
+    policy, recorder = Straight(rig), FakeRecorder(rig)
+    rig.runtime = Runtime(policy, TASK, devices, recorder, MAX_AGE_S, markers=markers)  # type: ignore[arg-type]
+    rig.summary = ended(rig, lambda: rig.runtime.run(1, lambda: False))
+    return rig
+
+
+def closed_at_m(rig: Rig) -> np.ndarray:
+    """Where the tool was when the gripper began to close."""
+    return tool_m(next(record.sent for record in rig.records if record.phase == "GRASP"))
+
+
+def holds(rig: Rig) -> list[str]:
+    """Each reason once, in their order."""
+    return list(dict.fromkeys(record.hold for record in rig.records if record.hold))
+
+
+def height_m(rig: Rig) -> float:
+    return float(tool_m(rig.sent[-1][1])[2]) if rig.sent else 1.0
+
+
+def test_the_arm_goes_where_the_marker_is() -> None:
+    rig = steered(lambda rig: BLOCK_AT_M)
+    assert holds(rig) == []
+    assert rig.summary.picked == 1
+    assert len(rig.told) == CONTRACT.episode.steps
+    np.testing.assert_allclose(rig.told, np.tile((*BLOCK_AT_M, 0.015), (len(rig.told), 1)), atol=1e-6)  # while it moves, too
+    np.testing.assert_allclose(closed_at_m(rig)[:2], BLOCK_AT_M, atol=1e-3)
+
+
+def test_without_a_marker_in_view_it_holds_at_the_start_and_goes_on_when_there_is_one() -> None:
+    began: list[float] = []
+
+    def late(rig: Rig) -> tuple[float, float] | None:
+        if rig.phase == "APPROACH":
+            began.append(rig.now_s)
+        return BLOCK_AT_M if began and rig.now_s > began[0] + 2.0 else None
+
+    rig = steered(late)
+    assert len(holds(rig)) == 1
+    assert "no marker is in view, expected a block with one of DICT_4X4_50 30, 31" in holds(rig)[0]
+    assert rig.summary.picked == 1
+    assert min(place[0] for place in rig.told) == pytest.approx(BLOCK_AT_M[0])
+
+
+def test_a_marker_that_never_comes_parks_the_arm_which_has_not_moved_from_the_start() -> None:
+    rig = steered(lambda rig: None)
+    assert rig.summary.stopped_by == "SAFE"
+    assert "no marker is in view" in rig.summary.safe_reason
+    assert rig.told == []
+    assert is_parked(rig)
+    assert min(tool_m(record.sent)[2] for record in rig.records if record.phase == "APPROACH") > CONTRACT.episode.start_in_table_m[2] - 1e-6
+
+
+@pytest.mark.parametrize(("hidden_below_m", "holds_up"), [(HIDDEN_BELOW_M + 0.02, True), (HIDDEN_BELOW_M + 0.001, False)])
+def test_a_marker_that_is_lost_too_early_stops_the_descent_until_it_is_seen_again(hidden_below_m: float, holds_up: bool) -> None:
+    lost: list[float] = []
+
+    def seen(rig: Rig) -> tuple[float, float] | None:
+        if rig.phase == "APPROACH" and height_m(rig) < hidden_below_m:
+            lost.append(rig.now_s)
+        return None if lost and (not holds_up or rig.now_s < lost[0] + 3.0) else BLOCK_AT_M
+
+    rig = steered(seen)
+    assert len({reason.partition(" for ")[0] for reason in holds(rig)}) == holds_up
+    assert all("marker 30 has not been seen for" in reason for reason in holds(rig))
+    assert rig.summary.picked == 1
+    np.testing.assert_allclose(closed_at_m(rig)[:2], BLOCK_AT_M, atol=1e-3)
+
+
+def test_a_block_that_is_put_elsewhere_stops_the_descent_and_is_then_followed() -> None:
+    rig = steered(lambda rig: (-0.03, 0.12) if rig.phase == "APPROACH" and len(rig.told) > 20 else BLOCK_AT_M)
+    assert any("mm now, expected where it was; leave it there, or put it back" in reason for reason in holds(rig))
+    np.testing.assert_allclose(closed_at_m(rig)[:2], (-0.03, 0.12), atol=1e-3)
+
+
+def test_a_fixed_marker_that_is_elsewhere_keeps_the_arm_from_descending_and_one_in_its_place_does_not() -> None:
+    """The marker in view is taken for the fixed one, too: on the table it is where the ray through a block's top ends."""
+    wrist = WristCamera(POSE, TASK.mount)
+    wrist.sent(TASK.start, 0.0)
+    camera = wrist.transform_camera_to_table(1.0)
+    (at_m,) = on_plane(marker_on(*BLOCK_AT_M, 0.3, camera).rays.mean(axis=0)[None], camera, 0.0)
+    fixed = FixedMarkerConfig(id=30, at_in_table_m=(float(at_m[0]), float(at_m[1])))
+    assert steered(lambda rig: BLOCK_AT_M, fixed).summary.picked == 1
+    rig = steered(lambda rig: BLOCK_AT_M, msgspec.structs.replace(fixed, at_in_table_m=(fixed.at_in_table_m[0] + 0.03, 0.07)))
+    assert rig.summary.stopped_by == "SAFE"
+    assert "has the camera moved?" in rig.summary.safe_reason
+    assert rig.told == []
+    assert is_parked(rig)
+
+
+def test_frames_that_nobody_searched_are_no_frames() -> None:
+    rig = Rig(camera=lambda rig: rig.frame())
+    rig.told = []
+    devices = Devices(LateWriter(rig), FakeCamera(rig), FakeClock(rig), lambda: None)
+    markers = marked()
+    rig.runtime = Runtime(Straight(rig), TASK, devices, FakeRecorder(rig), MAX_AGE_S, markers=markers)  # type: ignore[arg-type]
+    summary = ended(rig, lambda: rig.runtime.run(1, lambda: False))
+    assert "was not searched for markers" in summary.safe_reason
+    assert rig.told == []
+
+
+class Camera:
+    """With a frame that was, or was not, searched for markers."""
+
+    def __init__(self, markers: tuple[Marker, ...] | None) -> None:
+        self._frame = Frame(np.zeros((64, 64), np.float32), CONTRACT.camera.intrinsics, 0.0, 0, markers=markers)
+
+    def start(self) -> Intrinsics:
+        return CONTRACT.camera.intrinsics
+
+    def latest(self) -> Frame:
+        return self._frame
+
+
+def test_before_anything_moves_frames_must_be_searched_and_need_not_show_a_marker(held: SimpleNamespace) -> None:
+    preflight(held.policy, Camera(()))  # type: ignore[arg-type]
+    with pytest.raises(ObservationError, match=r"frames have no markers, expected them searched for a policy of variant 'xyz'"):
+        preflight(held.policy, Camera(None))  # type: ignore[arg-type]
+
+
+def test_policies_that_are_told_different_boxes_do_not_take_over_from_each_other() -> None:
+    narrow = msgspec.structs.replace(BLOCK, max_in_table_m=(0.06, 0.13, 0.1))
+    assert CONTRACT.task != msgspec.structs.replace(CONTRACT, block=narrow).task
+    assert CONTRACT.task != spec.contract().task
 
 
 def test_a_box_is_data_of_the_contract() -> None:

@@ -231,6 +231,18 @@ def test_a_calibration_is_of_this_robot_and_this_camera_or_fails(tmp_path) -> No
     assert "empty calibration.file" in calibration_finding(config, []).remedy
 
 
+def test_a_camera_beside_the_arm_runs_no_policy_and_fails(tmp_path) -> None:
+    config = calibrated(tmp_path / "calibration.json", Config())
+    found = calibration.load(tmp_path / "calibration.json")
+    assert found.hand_eye is not None
+    camera = calibration.FixedCamera("123", found.hand_eye.transform_camera_to_tool, calibration.made("test"))
+    calibration.save(tmp_path / "calibration.json", msgspec.structs.replace(found, hand_eye=None, fixed_camera=camera))
+    finding = calibration_finding(config, ["123"])
+    assert finding.verdict == "failed"
+    assert "on a stand" in finding.found
+    assert finding.remedy == "mount it behind joint 5 and run dofbot calibrate handeye"
+
+
 def test_without_a_calibration_numbers_are_nominal_which_is_a_warning() -> None:
     assert calibration_finding(Config(), []).verdict == "warning"
     assert calibration_finding(Config(bus=BusConfig(driver="simulator")), []).verdict == "not applicable"

@@ -135,6 +135,14 @@ def test_no_joint_is_sent_past_its_limits(rig, joint, request) -> None:
         assert "its limits" in rig.refused("servo", "jog", str(joint + 1), "--to", str(deg), "--yes")
 
 
+def test_a_joint_whose_servo_turns_less_is_not_sent_past_its_travel(pca9685) -> None:
+    with pca9685.path.open("a") as file:
+        for channel, travel_deg, zero_deg in [*((c, 270.0, 0.0) for c in range(4)), (4, 267.0, 44.5), (5, 180.0, 0.0)]:
+            file.write(f"[[bus.servos]]\nchannel = {channel}\ntravel_deg = {travel_deg}\nzero_deg = {zero_deg}\n")
+    assert "expected -89.0°…178.0°" in pca9685.refused("servo", "jog", "joint5", "--to", "179", "--yes")
+    assert "expected -89.0°…178.0°" in pca9685.refused("servo", "jog", "joint5", "--to", "-89.5", "--yes")
+
+
 def test_an_unknown_servo_is_named(board) -> None:
     assert "joint1" in board.refused("servo", "centre", "elbow", "--yes")
 

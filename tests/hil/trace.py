@@ -17,7 +17,6 @@ from edge.safety import DOFBOT_LIMITS
 from edge.servos import command_from_pulses
 from edge.wire import PulsesUs
 from tests.hil.world import ENTRY, MOUNT, PARKED, SERVOS
-from trainer.servo_model import LAG_S
 
 TICK_S = 0.02
 APART_S = TICK_S / 2.0 - WRITE_WITHIN_S  # ticks are half a tick apart, and the bus may take so long for the first one's set point
@@ -75,7 +74,7 @@ class Way(NamedTuple):
 
 WAYS = {
     # 4.88 µs, of 2000 µs for 270°; the gripper's 180° servo opens 1.25 mm a degree where it is steepest.
-    "pca9685": Way(4.88 / 2000.0 * 270.0, 4.88 / 2000.0 * 180.0 * 1.25e-3, limp_rad=robot.VELOCITY_MAX_RAD_S * LAG_S),
+    "pca9685": Way(4.88 / 2000.0 * 270.0, 4.88 / 2000.0 * 180.0 * 1.25e-3, limp_rad=robot.VELOCITY_MAX_RAD_S * robot.SERVO_LAG_S),
     # What arrives is where the emulated bus servos are on their way, behind the set points by a move time and what the board takes: 3 ms to
     # read a servo back, 12 ms to hand out.
     # A set point that comes early, which is half a tick at most, finds its servo half a step behind.

@@ -26,7 +26,6 @@ from edge.wire import PulsesUs
 from trainer import spec
 from trainer.render import BOX, DepthRenderer
 from trainer.server import SimulatorServer
-from trainer.servo_model import LAG_S
 
 ENTRY = struct.Struct("<13d")  # monotonic time, six pulses, six shafts (both in µs)
 PRIORITY = 40  # below the runtime's 50: its time stamps must not wait for whoever else is busy, nor the runtime for it
@@ -69,7 +68,7 @@ class BenchWorld:
     def step(self, duration_s: float) -> None:
         """First-order lag; near the table, or with a block in them, the fingers stop at the block."""
         self.now_s += duration_s
-        part = 0.0 if self.stalled else 1.0 - math.exp(-duration_s / LAG_S)
+        part = 0.0 if self.stalled else 1.0 - math.exp(-duration_s / robot.SERVO_LAG_S)
         moved = [shaft + part * (goal - shaft) for goal, shaft in zip(self._goals_us, self._shafts_us, strict=True)]
         if self.block and (self._holds or self._tool[2, 3] < BLOCK_M):
             moved[5] = min(moved[5], HOLDING_US)  # a longer pulse closes them

@@ -13,7 +13,7 @@ from edge import wire
 from edge.camera import SimulatorCamera
 from edge.clock import Pacer, VirtualClock
 from edge.errors import BusError, ConfigError, ObservationError, WireError
-from edge.messages import Float32, Intrinsics
+from edge.messages import Float32, Grey, Intrinsics
 from edge.simulator import SimulatorLink
 from trainer import server as server_module
 from trainer.server import SimulatorServer
@@ -112,6 +112,39 @@ def test_virtual_time_passes_only_in_advance(serve) -> None:
         link.advance_to(0.2)  # the past: nothing moves
         assert link.now_s == 0.5
         assert world.now_s == pytest.approx(100.5)
+
+
+class SeeingWorld(FakeWorld):
+    """With a grey image that has the same number in it as the depth."""
+
+    def grey_image(self) -> Grey:
+        return np.full((self._intrinsics.height, self._intrinsics.width), int(self.pulses_us[0] / 10.0) % 256, np.uint8)
+
+
+def test_the_grey_image_comes_to_whoever_asks_for_it_and_costs_nobody_else(serve) -> None:
+    world = SeeingWorld()
+    port = serve(world).port
+    with closing(SimulatorLink.connect(port, "virtual")) as link:
+        link.advance_to(0.1)
+        assert link.latest_frame().image is None
+    with closing(SimulatorLink.connect(port, "virtual", image=True)) as link:
+        link.write_pulses([1500.0] * 6)
+        link.advance_to(0.1)
+        frame = link.latest_frame()
+        assert (frame.image == 150).all()
+        assert frame.image.shape == frame.depth_m.shape
+    with closing(SimulatorLink.connect(port, "real")) as arm:
+        assert arm.wait_for_frame(5.0).image is None
+        with closing(SimulatorLink.connect(port, "real", role="camera", image=True)) as camera:
+            assert camera.wait_for_frame(5.0).image is not None
+            eventually(lambda: arm.latest_frame().image is not None)
+        eventually(lambda: arm.latest_frame().image is None)
+
+
+def test_a_world_without_a_grey_image_sends_none(serve) -> None:
+    with closing(SimulatorLink.connect(serve(FakeWorld()).port, "virtual", image=True)) as link:
+        link.advance_to(0.1)
+        assert link.latest_frame().image is None
 
 
 def test_frames_come_on_their_grid_with_their_time(serve) -> None:
