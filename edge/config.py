@@ -131,7 +131,7 @@ class FixedMarkerConfig(_Section, frozen=True):
     id: Annotated[int, Meta(ge=-1, le=999)] = -1  # in block.dictionary; -1: there is none
     at_in_table_m: tuple[float, float] = (0.0, 0.0)  # its middle
     size_m: Annotated[float, Meta(ge=0.010, le=0.100)] = 0.030  # the black square's edge; dofbot calibrate board aruco prints such
-    # 10 mm off its place a camera costs every fifth grasp (docs/camera.md); a PCA9685, which rounds set points, is 6 mm off by itself.
+    # 10 mm off its place a camera costs every fifth grasp (docs/camera.md); a PCA9685, which rounds set points, is 3 mm off by itself.
     off_max_m: Annotated[float, Meta(gt=0.0, le=0.1)] = 0.010
 
 

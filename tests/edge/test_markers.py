@@ -132,7 +132,7 @@ def test_without_opencv_the_import_says_what_is_missing(monkeypatch: pytest.Monk
     for module in [name for name in sys.modules if name.partition(".")[0] in ("cv2", "calibration")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingExtraError, match=r"cv2 is not installed; run: pip install 'dofbot-grasp\[calibration\]'"):
+    with pytest.raises(MissingExtraError, match=r"cv2 is not installed; run: pip install 'dofbot-grasp\[vision\]'"):
         opened(picture(paper(30)))
 
 

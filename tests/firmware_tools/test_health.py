@@ -27,7 +27,7 @@ class Process:
     def __init__(self, path: Path, report: Callable[[int], StatusReport]) -> None:
         self._server = ControlServer(path, 0o600, None, dict)
         self._report, self._stop = report, threading.Event()
-        self._server.publish(report(0))
+        self._server.publish(report(0))  # a fast machine asks before a tick has passed
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
