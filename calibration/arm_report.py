@@ -7,11 +7,11 @@ import numpy as np
 
 from calibration import hand_eye, placements
 from calibration.arm_session import Solved
+from calibration.html_page import drawing, table
 from calibration.images import Rejected
 from calibration.report import page, picture_of
 from calibration.servo_zeros import sigma
 from edge.calibration import Check
-from edge.html_page import drawing, table
 from edge.robot import JOINT_NAMES
 
 VIEWS_SHOWN = 6

@@ -46,7 +46,7 @@ def check(
     What decides is how many mm beside its place on the board a block would be looked for. A board that was moved looks the same.
     """
     from calibration import check as checks
-    from edge import camera_check
+    from edge.cameras import camera_check
 
     lens: Lens | None = None
     try:

@@ -84,7 +84,7 @@ def manual(
 def _ready(folder: Path, board: "Board", config: "Config", before: "Calibration", camera: "CameraPlace | None") -> "tuple[Config, Scene]":
     """The configuration with the servos as calibrated, and what is where; raises `ConfigError` for a folder begun with other ones."""
     from calibration import arm_session, collect
-    from edge import travel
+    from edge.buses import travel
     from edge.kinematics import Mount
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def _ready(folder: Path, board: "Board", config: "Config", before: "Calibration"
 
 def _read(settings: "Config") -> "Float64 | None":
     """Joints (5,) in rad, read back or typed; None: the end."""
-    from edge.servos import LEAST_DEG, MOST_DEG
+    from edge.buses.servos import LEAST_DEG, MOST_DEG
     from firmware_tools.asking import answer
     from firmware_tools.servo_line import opened
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from calibration import grid as grids
 from calibration.grid import Grid, Summary
+from calibration.html_page import picture, table
 from calibration.report import page
-from edge.html_page import picture, table
 
 GOOD_MM = {"grid error, median, mm": 3.0, "grid error, 95 %, mm": 8.0}  # as of the held-out error
 

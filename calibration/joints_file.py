@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from edge.buses.servos import LEAST_DEG, MOST_DEG
 from edge.errors import ConfigError
 from edge.files import write_atomically
 from edge.messages import Float64
 from edge.robot import JOINT_NAMES
-from edge.servos import LEAST_DEG, MOST_DEG
 
 NAMES = tuple(f"{name}_deg" for name in JOINT_NAMES[:5])
 SLACK_DEG = 1.0  # a read-back lies beside its limit by sag and play

@@ -9,16 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edge
-from calibration import coverage
+from calibration import coverage, html_page
 from calibration.board_pdf import description
 from calibration.boards import Board
 from calibration.bundle import View
+from calibration.html_page import drawing, picture, table
 from calibration.intrinsics import Calibrated
 from calibration.opencv import pose_matrix, project
 from calibration.session import Session, read_image
 from calibration.verdict import Figure
-from edge import html_page
-from edge.html_page import drawing, picture, table
 from edge.messages import Float64
 
 VIEWS_SHOWN = 6

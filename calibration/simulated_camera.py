@@ -15,7 +15,7 @@ from calibration import render
 from calibration.boards import Board
 from calibration.lens_guide import Wanted
 from calibration.opencv import Lens, project
-from edge.camera import SimulatorCamera
+from edge.cameras.camera import SimulatorCamera
 from edge.messages import Float32, Float64, Frame, Intrinsics
 
 PERIOD_S = 0.1

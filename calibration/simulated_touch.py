@@ -11,12 +11,12 @@ import numpy as np
 from calibration.simulated_session import Truth
 from calibration.table_turn import READ_SIGMA_M
 from calibration.touch import Pointer
-from edge.arm_errors import ArmErrors
 from edge.clock import SteppedClock
 from edge.config import BusConfig
-from edge.emulated_arm import EmulatedArm
 from edge.kinematics import Mount, transform_tool_to_table
 from edge.messages import Float64
+from edge.simulated.arm_errors import ArmErrors
+from edge.simulated.emulated_arm import EmulatedArm
 
 LENGTH_SD_M = 0.002  # of how far the pointer sticks out, against what was told
 SIDE_SD_M = 0.001  # of how far it is held aside

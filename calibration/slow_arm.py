@@ -12,15 +12,15 @@ import msgspec
 import numpy as np
 
 from calibration.plan_poses import POINTER_ABOVE_TABLE_M, Scene, approach_from, is_clear_way
+from edge.buses.servos import ServoBus
 from edge.clock import Clock, MonotonicClock, Pacer
 from edge.config import Config
-from edge.emulated_arm import EmulatedArm
 from edge.errors import BusError, CalibrationError, ConfigError
 from edge.kinematics import tool_in_table_m, transform_tool_to_table
 from edge.messages import Float64, JointCommand
 from edge.robot import OPENING_MAX_M, PARK_RAD
 from edge.safety import Point, gate, resting
-from edge.servos import ServoBus
+from edge.simulated.emulated_arm import EmulatedArm
 
 SPEED_RAD_S = np.radians(30.0)  # slow enough to pull a hand away: as the servo tools have it
 TICK_S = 0.02
@@ -164,9 +164,9 @@ def parked() -> JointCommand:
 
 
 def _bus(config: Config, emulated: EmulatedArm | None, clock: Clock) -> ServoBus:
-    from edge import last_pose
-    from edge.dofbot_board import DofbotBoardBus
-    from edge.pca9685 import Pca9685Bus
+    from edge.buses import last_pose
+    from edge.buses.dofbot_board import DofbotBoardBus
+    from edge.buses.pca9685 import Pca9685Bus
 
     if config.bus.driver == "dofbot_board":
         return DofbotBoardBus(config.bus, emulated.smbus if emulated else None, clock)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge import calibration as files
-from edge.camera import DepthCamera
+from edge.cameras.camera import DepthCamera
 from edge.errors import CalibrationError, ConfigError, ObservationError, RefusedError
 from edge.messages import Frame, Grey
 
@@ -98,8 +98,8 @@ def _check_calibrated(stills: Stills, found: "Calibration", path: Path) -> None:
 
 
 def _camera(config: "Config") -> DepthCamera:
-    from edge.capture import CaptureProcess
-    from edge.replay import ReplayCamera
+    from edge.cameras.capture import CaptureProcess
+    from edge.cameras.replay import ReplayCamera
     from firmware_tools.bus_in_use import who_drives
 
     camera = config.camera
@@ -111,6 +111,6 @@ def _camera(config: "Config") -> DepthCamera:
     found = who_drives(config)
     if found:
         raise RefusedError(f"the camera belongs to {found}, expected nobody; sudo systemctl stop dofbot-grasp, or end dofbot run")
-    logging.getLogger("edge.capture").setLevel(logging.ERROR)  # why it starts the camera again; our error says it, once
+    logging.getLogger("edge.cameras.capture").setLevel(logging.ERROR)  # why it starts the camera again; our error says it, once
     arguments = (camera.serial, camera.width, camera.height, camera.fps, camera.preset, True)
-    return CaptureProcess("edge.realsense:RealSenseCamera", arguments)
+    return CaptureProcess("edge.cameras.realsense:RealSenseCamera", arguments)

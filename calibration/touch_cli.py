@@ -16,7 +16,7 @@ from calibration.plan_poses import Scene
 from calibration.table_turn import SIGMA_MAX_RAD, SIGNIFICANT, TableTurn, fit
 from calibration.touch import HEIGHT_OFF_M, Pointer, Touched
 from edge import calibration as files
-from edge import travel
+from edge.buses import travel
 from edge.calibration import Check
 from edge.errors import CalibrationError, ConfigError
 from edge.kinematics import Mount
@@ -27,7 +27,7 @@ from firmware_tools.asking import answer, confirm
 if TYPE_CHECKING:
     from calibration.arm_session import ArmAsTaken
     from edge.config import Config, MountConfig
-    from edge.emulated_arm import EmulatedArm
+    from edge.simulated.emulated_arm import EmulatedArm
 
 BY = "dofbot calibrate grid --touch"
 ZERO, LEFT, LEFT_MOST = (

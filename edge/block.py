@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from edge import kinematics
+from edge.cameras.judge import GOOD_FRAMES
+from edge.cameras.wrist import WristCamera
 from edge.config import BlockConfig
 from edge.contract import Episode
 from edge.errors import ObservationError
-from edge.judge import GOOD_FRAMES
 from edge.messages import Float64, Frame, JointCommand, Marker
-from edge.wrist import WristCamera
 
 SIZE_OFF_MAX = 0.06  # of the marker's width: 15 mm nearer at 0.25 m; the block is not on the table, or the marker is another
 GRAZING_MIN = 0.2  # of a ray's descent; flatter than that a ray's place on the plane is a guess

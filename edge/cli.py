@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from edge import __version__, control_cli, record_depth
+from edge import __version__
 from edge import config as configuration
+from edge.cameras import record_depth
 from edge.errors import ConfigError, DofbotError, MissingExtraError
+from edge.remote import control_cli
 
 if TYPE_CHECKING:
-    from edge.record import Summary
+    from edge.records.record import Summary
 
 VERBS = "dofbot.verbs"  # entry-point group: each entry is a function that takes the app and adds commands
 EXIT_SAFE = 3  # the run ended in SAFE
@@ -93,7 +95,7 @@ def timing(
     png: Annotated[Path | None, typer.Option(help="Draw the histograms into this file, too.")] = None,
 ) -> None:
     """Show how late a run's ticks were, how old its frames, and how long each stage took."""
-    from edge import timing as figures
+    from edge.records import timing as figures
 
     found = figures.load(file)
     if json:

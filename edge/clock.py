@@ -6,7 +6,7 @@ import math
 import time
 from typing import Protocol
 
-from edge.simulator import SimulatorLink
+from edge.simulated.simulator import SimulatorLink
 
 MIN_APART = 0.5  # periods from one tick to the next, after one that came late
 _TIMER_ABSTIME = 1  # Linux <time.h>

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct, field
 
-from edge.control_socket import AUTO, TUNNEL
 from edge.errors import ConfigError
-from edge.faults import Fault
-from edge.faults import check as check_fault
+from edge.remote.control_socket import AUTO, TUNNEL
 from edge.safety import DOFBOT_LIMITS
+from edge.simulated.faults import Fault
+from edge.simulated.faults import check as check_fault
 
 Positive = Annotated[float, Meta(gt=0.0)]
 PublicKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=\Z")]  # 32 bytes in base64
@@ -101,7 +101,7 @@ class CameraConfig(_Section, frozen=True):
     driver: Literal["simulator", "realsense", "replay"] = "simulator"
     max_age_s: Positive = 0.1  # an older frame is not used: the arm holds
     serial: str = ""  # of the RealSense to use; empty: the only one that is plugged in
-    width: Annotated[int, Meta(ge=1, le=1280)] = 424  # a larger image sees less near: edge/realsense.py
+    width: Annotated[int, Meta(ge=1, le=1280)] = 424  # a larger image sees less near: edge/cameras/realsense.py
     height: Annotated[int, Meta(ge=1, le=800)] = 240
     fps: Annotated[int, Meta(ge=15, le=90)] = 30
     preset: PresetName = "high_density"  # the camera's visual preset; policies are trained with 2 % of holes at most
@@ -145,7 +145,7 @@ class SimulatorConfig(_Section, frozen=True):
 class ControlConfig(_Section, frozen=True):
     """Where `dofbot arm`, `grasp`, `status` and the like reach the process: a Unix socket, never a network."""
 
-    socket: str = AUTO  # auto: in the service's folder, $XDG_RUNTIME_DIR or /tmp, see edge/control_socket.py; a path; empty: none
+    socket: str = AUTO  # auto: in the service's folder, $XDG_RUNTIME_DIR or /tmp, see edge/remote/control_socket.py; a path; empty: none
     mode: int = 0o660  # of the socket file: 0o660, owner and group may command the arm, or 0o600, the owner alone
     group: str = ""  # of the socket file; empty: the process's own
 
@@ -181,7 +181,7 @@ class RealtimeConfig(_Section, frozen=True):
 
 
 class FaultsConfig(_Section, frozen=True):
-    """Faults that are injected on purpose, in tests; `edge/faults.py` says what there is."""
+    """Faults that are injected on purpose, in tests; `edge/simulated/faults.py` says what there is."""
 
     allow: bool = False  # without it no fault can be injected, neither by the script nor while it runs
     script: tuple[Fault, ...] = ()  # its times count from the opening of the devices

@@ -4,29 +4,29 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from edge import last_pose, travel
-from edge.board_counts import command_from_counts, counts
-from edge.bus_writer import BusWriter
-from edge.camera import DepthCamera, SimulatorCamera
-from edge.capture import CaptureProcess
+from edge.buses import last_pose, travel
+from edge.buses.board_counts import command_from_counts, counts
+from edge.buses.bus_writer import BusWriter
+from edge.buses.dofbot_board import DofbotBoardBus
+from edge.buses.pca9685 import Pca9685Bus
+from edge.buses.servos import ServoBus, SimulatorBus, command_from_pulses, pulses_us
+from edge.cameras.camera import DepthCamera, SimulatorCamera
+from edge.cameras.capture import CaptureProcess
+from edge.cameras.judge import JudgedCamera
+from edge.cameras.markers import MarkerCamera, Marking, looking
+from edge.cameras.replay import ReplayCamera
+from edge.cameras.virtual_camera import Mounting, ReprojectedCamera, through
 from edge.clock import Clock, MonotonicClock, VirtualClock
 from edge.config import BusConfig, Config
-from edge.dofbot_board import DofbotBoardBus
-from edge.dofbot_board_emulator import DofbotBoardEmulator
-from edge.emulated_smbus import EmulatedSMBus
-from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.errors import BusError, ConfigError, ObservationError
-from edge.faults import Faults
-from edge.faulty import FaultyCamera, FaultyI2C
-from edge.judge import JudgedCamera
-from edge.markers import MarkerCamera, Marking, looking
 from edge.messages import Frame, JointCommand
-from edge.pca9685 import Pca9685Bus
-from edge.replay import ReplayCamera
 from edge.safety import DOFBOT_LIMITS, Limits
-from edge.servos import ServoBus, SimulatorBus, command_from_pulses, pulses_us
-from edge.simulator import SimulatorLink
-from edge.virtual_camera import Mounting, ReprojectedCamera, through
+from edge.simulated.dofbot_board_emulator import DofbotBoardEmulator
+from edge.simulated.emulated_smbus import EmulatedSMBus
+from edge.simulated.emulator import EmulatedI2C, Pca9685Emulator
+from edge.simulated.faults import Faults
+from edge.simulated.faulty import FaultyCamera, FaultyI2C
+from edge.simulated.simulator import SimulatorLink
 
 Chip = Pca9685Emulator | DofbotBoardEmulator
 
@@ -120,7 +120,7 @@ class SimulatorCapture(CaptureProcess):
     """The simulator's camera in a process of its own, beside the arm's link, which is told first why the simulator ends."""
 
     def __init__(self, link: SimulatorLink, view: View) -> None:
-        super().__init__(*view.opener("edge.camera:SimulatorWatcher", (link.port, view.needs_image)))
+        super().__init__(*view.opener("edge.cameras.camera:SimulatorWatcher", (link.port, view.needs_image)))
         self._link = link
 
     def latest(self) -> Frame | None:
@@ -184,7 +184,7 @@ def _camera(config: Config, link: SimulatorLink | None, view: View) -> DepthCame
     if config.camera.driver == "realsense":
         camera = config.camera
         arguments = (camera.serial, camera.width, camera.height, camera.fps, camera.preset, view.needs_image)
-        return CaptureProcess(*view.opener("edge.realsense:RealSenseCamera", arguments))
+        return CaptureProcess(*view.opener("edge.cameras.realsense:RealSenseCamera", arguments))
     if config.camera.driver == "replay":
         return view.here(ReplayCamera(config.camera.file, config.camera.loop, image=view.needs_image))
     assert link is not None

@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 from edge import kinematics, observation
 from edge.block import BlockTracker
+from edge.cameras.fixed_marker import FixedMarker
+from edge.cameras.sight import Sight
+from edge.cameras.wrist import WristCamera
 from edge.contract import Point
-from edge.decider import Decider
-from edge.fixed_marker import FixedMarker
 from edge.messages import Float32, Frame, JointCommand
+from edge.policies.decider import Decider
 from edge.policy import Policy
-from edge.record import Outcome, Timings
-from edge.sight import Sight
-from edge.tally import Tally
+from edge.records.record import Outcome, Timings
+from edge.records.tally import Tally
 from edge.task import GraspTask, Phase, TaskState
-from edge.wrist import WristCamera
 
 _AFTER = {Phase.HOMING: Phase.APPROACH, Phase.APPROACH: Phase.GRASP, Phase.GRASP: Phase.LIFT, Phase.LIFT: Phase.VERIFY}
 

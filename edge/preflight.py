@@ -3,7 +3,7 @@
 import msgspec
 
 from edge import observation
-from edge.camera import DepthCamera
+from edge.cameras.camera import DepthCamera
 from edge.contract_check import check_camera
 from edge.errors import ObservationError
 from edge.policy import Policy

@@ -11,22 +11,22 @@ from collections.abc import Callable
 from functools import partial
 
 from edge import kinematics
-from edge.bus_recovery import RecoveringBus
+from edge.buses.bus_recovery import RecoveringBus
+from edge.cameras.sight import Sight
 from edge.clock import Pacer, VirtualClock
-from edge.decider import Decider
 from edge.devices import Devices
 from edge.errors import BusError, LatePolicyError, ObservationError, PolicyError, UnreachableError
-from edge.faulty import FaultyHost, FaultyPolicy
-from edge.figures import Figures
 from edge.grasping import Grasping, Markers, Step
-from edge.journal import Journal
 from edge.messages import JointCommand
+from edge.policies.decider import Decider
 from edge.policy import Policy
-from edge.record import Recorder, Summary, Timings
+from edge.records.figures import Figures
+from edge.records.journal import Journal
+from edge.records.record import Recorder, Summary, Timings
+from edge.records.tally import ENDLESS, Counts
 from edge.safety import Passed, gate, resting
-from edge.sight import Sight
+from edge.simulated.faulty import FaultyHost, FaultyPolicy
 from edge.states import GIVE_UP_S, REACTIONS, Cause, Standing, State, blocking, judge
-from edge.tally import ENDLESS, Counts
 from edge.task import PHASE_LIMIT_S, GraspTask, Phase
 from edge.vigil import Vigil
 

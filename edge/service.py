@@ -12,31 +12,32 @@ import msgspec
 import numpy as np
 
 import urdf
-from edge import calibration, camera_check, kinematics
+from edge import calibration, kinematics
 from edge.block import BlockTracker
+from edge.cameras import camera_check
+from edge.cameras.fixed_marker import FixedMarker
+from edge.cameras.markers import Marking
+from edge.cameras.virtual_camera import Mounting, mounting_of
+from edge.cameras.wrist import WristCamera
 from edge.config import Config
 from edge.contract import Contract
 from edge.contract_check import Expectation
-from edge.control import ControlServer
-from edge.control_socket import server_path
 from edge.devices import Devices, View, open_devices
 from edge.errors import ConfigError, RefusedError, UnreachableError
-from edge.first_policy import first_policy
-from edge.fixed_marker import FixedMarker
 from edge.grasping import Markers
-from edge.markers import Marking
 from edge.notify import Notifier
-from edge.orders import Orders
+from edge.policies.first_policy import first_policy
+from edge.policies.policy_slots import PolicySlots
+from edge.policies.probation import Probation
 from edge.policy import Policy, load
-from edge.policy_slots import PolicySlots
 from edge.preflight import preflight
-from edge.probation import Probation
 from edge.realtime import Grant, realtime
-from edge.record import Recorder, Summary, Timings
+from edge.records.record import Recorder, Summary, Timings
+from edge.remote.control import ControlServer
+from edge.remote.control_socket import server_path
+from edge.remote.orders import Orders
 from edge.runtime import Runtime
 from edge.task import GraspTask
-from edge.virtual_camera import Mounting, mounting_of
-from edge.wrist import WristCamera
 
 _log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from edge.buses.dofbot_board import ASK, VERSION
 from edge.config import BusConfig
-from edge.dofbot_board import ASK, VERSION
-from edge.emulator import ALL_LED_ON_L, MODE1, MODE2, PRE_SCALE, PRE_SCALE_MIN, SLEEP
 from edge.errors import BusError
+from edge.simulated.emulator import ALL_LED_ON_L, MODE1, MODE2, PRE_SCALE, PRE_SCALE_MIN, SLEEP
 from firmware_tools.finding import Finding, failed, ok
 from firmware_tools.wires import Wires
 

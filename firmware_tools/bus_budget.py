@@ -7,10 +7,10 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from edge import dofbot_board, pca9685
-from edge.bus_writer import WRITE_WITHIN_S
+from edge.buses import dofbot_board, pca9685
+from edge.buses.bus_writer import WRITE_WITHIN_S
+from edge.buses.i2c_time import WireTime
 from edge.config import BusConfig
-from edge.i2c_time import WireTime
 
 CLOCKS_HZ = (100_000.0, 400_000.0)  # what a Raspberry Pi has, and with dtparam=i2c_arm_baudrate=400000
 

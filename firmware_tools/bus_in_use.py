@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from edge.commands import Status, StatusReport
 from edge.config import Config
-from edge.control_client import ControlClient
-from edge.control_socket import AUTO
 from edge.errors import DofbotError, NotListeningError, RefusedError
+from edge.remote.commands import Status, StatusReport
+from edge.remote.control_client import ControlClient
+from edge.remote.control_socket import AUTO
 
 
 def who_drives(config: Config) -> str:

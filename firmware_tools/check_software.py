@@ -75,8 +75,8 @@ def policy_finding(config: Config, packages: tuple[Tried, ...]) -> Finding:
     if _fails("onnxruntime", packages) or _fails("numpy", packages):
         return failed("policy", "not tried: onnxruntime does not load", "see packages")
     import urdf
+    from edge.policies.policy_slots import PolicySlots
     from edge.policy import load
-    from edge.policy_slots import PolicySlots
 
     slots = PolicySlots(config)
     path = slots.path(slots.active)

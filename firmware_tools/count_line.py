@@ -3,10 +3,10 @@
 import logging
 from statistics import median
 
-from edge.board_counts import command_from_counts
+from edge.buses.board_counts import command_from_counts
+from edge.buses.dofbot_board import ASK, NOISE_RAW, PING, POSITION_OF, RAW_MAX, RAW_MIN, TORQUE
 from edge.clock import Clock
 from edge.config import BoardServoConfig, BusConfig
-from edge.dofbot_board import ASK, NOISE_RAW, PING, POSITION_OF, RAW_MAX, RAW_MIN, TORQUE
 from edge.errors import BusError
 from edge.messages import JointCommand
 from edge.robot import JOINT_NAMES
@@ -15,7 +15,7 @@ from firmware_tools.wires import Wires
 # One servo's goal, with its duration (vendor: i2c_register_map.xlsx), and the register that renames every servo that is plugged in.
 GOAL_OF, SET_ID = 0x10, 0x18
 ID_MAX = 250
-ANSWER_S = (0.005, 0.015, 0.1)  # vendor, PRAC, YAS, as in edge/dofbot_board.py
+ANSWER_S = (0.005, 0.015, 0.1)  # vendor, PRAC, YAS, as in edge/buses/dofbot_board.py
 RENAME_S = 0.1  # until a servo has its new id in flash; assumed
 RELEASE_ATTEMPTS = 3
 

@@ -2,7 +2,7 @@
 
 from edge.clock import MonotonicClock
 from edge.config import Config
-from edge.emulated_arm import EmulatedArm
+from edge.simulated.emulated_arm import EmulatedArm
 
 
 def emulated_arm(config: Config) -> EmulatedArm:

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 
 from edge import config as configuration
-from edge.commands import SAFE, Status, StatusReport
-from edge.control_cli import STALE_S
-from edge.control_client import ControlClient
 from edge.errors import DofbotError, LatePolicyError
+from edge.policies.policy_slots import PolicySlots
 from edge.policy import Policy, load
-from edge.policy_slots import PolicySlots
+from edge.remote.commands import SAFE, Status, StatusReport
+from edge.remote.control_cli import STALE_S
+from edge.remote.control_client import ControlClient
 from firmware_tools.provision import UNIT
 
 WATCHED_S = 2.0  # a status is published every 0.1 s: so the rate is known to 5 %

@@ -75,7 +75,7 @@ def rollback(host: Host = "", as_json: AsJson = False) -> None:
 
 def keygen(key: Key = KEY, as_json: AsJson = False) -> None:
     """Make a key to sign policies with, and say what a robot needs to know of it."""
-    from edge import signature
+    from edge.policies import signature
 
     made = signature.make_key(key.expanduser())
     line = f'trusted_keys = ["{made.public}"]'
@@ -88,9 +88,9 @@ def sign(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="What dofbot export wrote.")], key: Key = KEY, as_json: AsJson = False
 ) -> None:
     """Sign a policy: FILE.sig, which push takes along."""
-    from edge import signature
     from edge.errors import ConfigError, LatePolicyError
     from edge.files import write_atomically
+    from edge.policies import signature
     from edge.policy import digest, load, read
 
     with suppress(LatePolicyError):  # how fast it is, is for the robot to tell

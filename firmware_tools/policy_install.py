@@ -15,17 +15,17 @@ import msgspec
 
 import urdf
 from edge import config as configuration
-from edge import signature
-from edge.commands import Accepted, Refused, Status, StatusReport, SwapPolicy
 from edge.config import Config
 from edge.contract_check import Expectation
-from edge.control_client import REPLY_MAX_S, ControlClient
-from edge.control_socket import AUTO
 from edge.errors import InstallError, NotListeningError, PolicyError, RefusedError
-from edge.orders import SWAP_WITHIN_S
+from edge.policies import signature
+from edge.policies.policy_slots import BUNDLED, NAME_DIGITS, PolicySlots, Trial
+from edge.policies.shadow import shadow
 from edge.policy import Policy, digest, load, read
-from edge.policy_slots import BUNDLED, NAME_DIGITS, PolicySlots, Trial
-from edge.shadow import shadow
+from edge.remote.commands import Accepted, Refused, Status, StatusReport, SwapPolicy
+from edge.remote.control_client import REPLY_MAX_S, ControlClient
+from edge.remote.control_socket import AUTO
+from edge.remote.orders import SWAP_WITHIN_S
 from firmware_tools import remote
 from firmware_tools.provision import CONFIG
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import PolicyError
-from edge.signature import SUFFIX
+from edge.policies.signature import SUFFIX
 from firmware_tools import deploy
 
 Say = Callable[[str], None]

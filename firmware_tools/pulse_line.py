@@ -4,11 +4,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edge import last_pose
+from edge.buses import last_pose
+from edge.buses.pca9685 import Pca9685Bus
 from edge.clock import Clock
 from edge.config import BusConfig
 from edge.messages import JointCommand
-from edge.pca9685 import Pca9685Bus
 
 PULSE_MIN_US, PULSE_MAX_US = 400.0, 2600.0  # as bus.servos may have them
 SERVICE_LAST_POSE = Path("/run/dofbot-grasp/last_pose")  # $RUNTIME_DIRECTORY of dofbot-grasp.service

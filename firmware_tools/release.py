@@ -37,7 +37,7 @@ class Off(NamedTuple):
 
 
 OFF = {
-    "pca9685": Off("PCA9685", 0x40, bytes((0xFD, 0x10))),  # bit 4 of ALL_LED_OFF_H (data sheet 7.3.1.1), as in edge/pca9685.py
+    "pca9685": Off("PCA9685", 0x40, bytes((0xFD, 0x10))),  # bit 4 of ALL_LED_OFF_H (data sheet 7.3.1.1), as in edge/buses/pca9685.py
     "dofbot_board": Off("DOFBOT board", 0x15, bytes((0x1A, 0x00))),  # torque off (i2c_register_map.xlsx; Arm_Lib 0.0.5)
 }
 

@@ -6,11 +6,11 @@ import msgspec
 
 import urdf
 from edge import calibration
-from edge.board_counts import check_counts
+from edge.buses.board_counts import check_counts
+from edge.buses.servos import check_travel
 from edge.calibration import BoardCalibration, Calibration, Made, Pca9685Calibration
 from edge.config import BoardServoConfig, Config, ServoConfig
 from edge.errors import ConfigError
-from edge.servos import check_travel
 
 
 def calibrated(config: Config) -> Config:

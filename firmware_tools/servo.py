@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from edge import travel
+from edge.buses import travel
 from edge.config import Config
-from edge.emulated_arm import PARK_DEG
 from edge.errors import BusError
 from edge.robot import JOINT_NAMES
+from edge.simulated.emulated_arm import PARK_DEG
 from firmware_tools import slow
 from firmware_tools.asking import answer, confirm
 from firmware_tools.count_line import CountLine

@@ -2,8 +2,8 @@
 
 from msgspec import Struct
 
+from edge.buses.dofbot_board import PING_OK
 from edge.config import Config
-from edge.dofbot_board import PING_OK
 from edge.errors import BusError, ConfigError
 from firmware_tools.asking import confirm
 from firmware_tools.count_line import ID_MAX, CountLine

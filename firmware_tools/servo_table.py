@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from edge.buses.dofbot_board import PING_OK
+from edge.buses.servos import LEAST_DEG, MOST_DEG
 from edge.config import Config
-from edge.dofbot_board import PING_OK
 from edge.robot import JOINT_NAMES
-from edge.servos import LEAST_DEG, MOST_DEG
 from firmware_tools.count_line import CountLine
 from firmware_tools.servo_line import ServoLine
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from math import ceil
 
+from edge.buses.servos import LEAST_DEG, MOST_DEG, command_from_deg, joints_deg
 from edge.config import MountConfig
 from edge.errors import BusError
 from edge.kinematics import Mount, tool_in_table_m
 from edge.messages import JointCommand
 from edge.robot import JOINT_NAMES
 from edge.safety import DOFBOT_LIMITS, gate, resting
-from edge.servos import LEAST_DEG, MOST_DEG, command_from_deg, joints_deg
 from firmware_tools.servo_line import ServoLine
 
 SPEED_DEG_S = 30.0  # slow enough to pull a hand away or press Ctrl-C: a tenth of what the servos can
@@ -17,7 +17,7 @@ SETTLE_S = 0.5  # until what was turned is at rest; NAH waits 0.3-0.6 s
 
 
 def check_range(joint: int, deg: float, range_deg: tuple[float, float] | None = None) -> None:
-    """Raise `BusError` for an angle that the joint must not have, on any arm (`edge.robot`) or with this one's servos (`edge.travel`)."""
+    """Raise `BusError` for an angle that the joint must not have, on any arm (`edge.robot`) or with the servos of this one (`travel`)."""
     low, high = range_deg or (LEAST_DEG[joint], MOST_DEG[joint])
     if not low <= deg <= high:
         raise BusError(f"{JOINT_NAMES[joint]} was sent to {deg:.1f}°, expected {low:.1f}°…{high:.1f}°, its limits; nothing has moved")

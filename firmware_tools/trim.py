@@ -7,10 +7,10 @@ A count of the chip takes PRE_SCALE + 1 of its clocks: Adafruit's own calibratio
 from msgspec import Struct
 
 from edge import calibration
+from edge.buses.pca9685 import COUNTS, pre_scale, pulse_counts
 from edge.calibration import Check
 from edge.config import Config
 from edge.errors import ConfigError
-from edge.pca9685 import COUNTS, pre_scale, pulse_counts
 from firmware_tools.asking import confirm, number
 from firmware_tools.pulse_line import PulseLine
 from firmware_tools.robot_file import path_of, save_clock

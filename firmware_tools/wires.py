@@ -3,8 +3,8 @@
 import errno
 from typing import Any
 
+from edge.buses.i2c_adapter import ask_for_haste
 from edge.errors import BusError, MissingExtraError
-from edge.i2c_adapter import ask_for_haste
 from firmware_tools.machine import Machine
 
 FIRST, LAST = 0x08, 0x77  # outside are reserved addresses

@@ -9,12 +9,12 @@ from collections import Counter
 from typing import NamedTuple
 
 from edge import robot
+from edge.buses.servos import ServoBus
 from edge.clock import Clock
 from edge.errors import BusError
 from edge.kinematics import Mount
 from edge.messages import JointCommand
 from edge.safety import DOFBOT_LIMITS
-from edge.servos import ServoBus
 
 KEPT_EXAMPLES = 20
 SLACK = 1e-9  # the gate's promise, in rad/s or m/s

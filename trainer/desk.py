@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from edge.buses.servos import command_from_pulses, pulses_us
 from edge.config import BlockConfig, BusConfig
 from edge.contract import Contract
 from edge.kinematics import Mount, solve
 from edge.messages import Float32, Grey, Intrinsics, JointCommand, ToolPose
 from edge.robot import OPENING_MAX_M, PARK_RAD, POSITION_MAX_RAD, POSITION_MIN_RAD
-from edge.servos import command_from_pulses, pulses_us
-from edge.wire import PulsesUs
+from edge.simulated.wire import PulsesUs
 from trainer.blocks import Block
 from trainer.depth_camera import spoil
 from trainer.sensors import Wrist, wrist_for

@@ -12,11 +12,11 @@ import numpy as np
 from gymnasium import spaces
 
 from edge import kinematics, observation
+from edge.cameras.virtual_camera import Reprojection
 from edge.contract import BlockInput, Contract, DepthInput
 from edge.messages import Float32, Float64, Frame, JointCommand
 from edge.safety import DOFBOT_LIMITS, gate, resting
 from edge.task import GraspTask, Phase
-from edge.virtual_camera import Reprojection
 from trainer import spec
 from trainer.depth_camera import NO_FAULTS, spoil
 from trainer.randomise import MAX_LATENCY_TICKS, Draw, Scene, draw_scene

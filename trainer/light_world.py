@@ -14,15 +14,15 @@ from typing import cast
 import numpy as np
 
 from edge import kinematics
+from edge.buses.servos import command_from_pulses, pulses_us
 from edge.config import BusConfig
 from edge.contract import Contract
 from edge.errors import BusError
 from edge.kinematics import Mount
 from edge.messages import Float32, Float64, Frame, Intrinsics, JointCommand
 from edge.robot import PARK_RAD, TIP_ADVANCE_M, TIP_ADVANCE_OPENING_M
-from edge.servos import command_from_pulses, pulses_us
-from edge.simulator import SimulatorLink
-from edge.wire import PulsesUs
+from edge.simulated.simulator import SimulatorLink
+from edge.simulated.wire import PulsesUs
 from trainer.render import BOX, DepthRenderer, Shape
 from trainer.servo_model import ServoModel, ServoQuirks
 

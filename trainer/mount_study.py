@@ -19,10 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from edge import policy as edge_policy
+from edge.cameras.virtual_camera import Reprojection
 from edge.contract import Episode
 from edge.errors import ObservationError
 from edge.messages import NO_DISTORTION
-from edge.virtual_camera import Reprojection
 from trainer import plots
 from trainer.env import DofbotGrasp
 from trainer.evaluate import Act, play, wilson

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import edge
-from edge import html_page
+from calibration import html_page
+from calibration.html_page import facts, picture, table
 from edge.contract import Contract
-from edge.html_page import facts, picture, table
 from edge.policy import load
 from trainer import plots
 from trainer.controls import CONTROLS

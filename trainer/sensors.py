@@ -9,7 +9,7 @@ from msgspec import structs
 
 from edge import calibration
 from edge.calibration import Calibration, HandEye, Lens
-from edge.camera import SimulatorCamera
+from edge.cameras.camera import SimulatorCamera
 from edge.config import Config, MountConfig
 from edge.contract import Contract, VirtualCamera
 from edge.messages import NO_DISTORTION, Float64, Intrinsics

@@ -1,4 +1,4 @@
-"""The simulator server: one simulated world, driven over TCP as `edge.wire` says.
+"""The simulator server: one simulated world, driven over TCP as `edge.simulated.wire` says.
 
 It listens on loopback only; from elsewhere one tunnels with ssh. One client at a time drives the arm, and on the real clock
 a camera may watch beside it. Who is malformed, slow or gone costs their own session, never the server or another's. The
@@ -13,9 +13,9 @@ import threading
 import time
 from typing import Protocol
 
-from edge import wire
 from edge.errors import ConfigError, WireError
 from edge.messages import Float32, Grey, Intrinsics
+from edge.simulated import wire
 from trainer.watchers import HELLO_WITHIN_S, Watchers, refuse
 
 STEP_S = 0.004  # on the real clock: one physics step (`trainer.world.PHYSICS_HZ`), and what a pulse waits for at most

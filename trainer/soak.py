@@ -20,20 +20,20 @@ import numpy as np
 from msgspec import Struct
 
 import urdf
+from edge.buses.servos import ServoBus
 from edge.clock import Clock
 from edge.config import BusConfig, Config, FaultsConfig, MountConfig, RealtimeConfig, SimulatorConfig
 from edge.contract_check import Expectation
 from edge.devices import Devices, open_on
 from edge.errors import BusError
-from edge.histogram import Durations
-from edge.orders import Orders
 from edge.policy import Policy, load
 from edge.preflight import preflight
 from edge.realtime import realtime
-from edge.record import Recorder
+from edge.records.histogram import Durations
+from edge.records.record import Recorder
+from edge.remote.orders import Orders
 from edge.runtime import Runtime
-from edge.servos import ServoBus
-from edge.simulator import SimulatorLink
+from edge.simulated.simulator import SimulatorLink
 from edge.states import State
 from edge.task import GraspTask
 from trainer.command_checker import CheckedBus

@@ -1,6 +1,7 @@
 """Who stands beside the arm in a soak: breaks things at random moments, and arms, grasps, parks and resets as a person would.
 
-Stands where the control server stands (`edge.control.ControlServer`): what it asks for goes through `edge.orders` like a client's commands.
+Stands where the control server stands (`edge.remote.control.ControlServer`): what it asks for goes through `edge.remote.orders`, like a
+client's commands.
 """
 
 import math
@@ -9,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from edge.commands import Arm, Command, Grasp, Hold, Inject, LoopReply, Mode, Park, Refused, Reset, StatusReport, Target
-from edge.faults import Fault
-from edge.orders import HELD_BY_PERSON
+from edge.remote.commands import Arm, Command, Grasp, Hold, Inject, LoopReply, Mode, Park, Refused, Reset, StatusReport, Target
+from edge.remote.orders import HELD_BY_PERSON
+from edge.simulated.faults import Fault
 from edge.states import State
 
 NACKS = 0.05  # of all transactions, all the time

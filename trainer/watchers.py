@@ -10,8 +10,8 @@ import socket
 import time
 from collections.abc import Sequence
 
-from edge import wire
 from edge.errors import WireError
+from edge.simulated import wire
 
 HELLO_WITHIN_S = 1.0  # so that a silent connection does not keep others out
 CONNECTIONS_MAX = 4  # at a time, beside the arm: one camera, another that takes its place, and two mistakes

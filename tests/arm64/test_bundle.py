@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.record import read
+from edge.records.record import read
 from tests.arm64 import golden
 from tests.arm64.board import CURRENT, Board, Memory
 from tests.arm64.conftest import Installed, Measure

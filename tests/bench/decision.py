@@ -9,12 +9,12 @@ from tables import Bench, Figures
 
 from edge import kinematics, observation
 from edge import policy as policies
+from edge.buses.pca9685 import Pca9685Bus
 from edge.config import BusConfig
-from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.messages import Frame, Intrinsics
-from edge.pca9685 import Pca9685Bus
 from edge.policy import Policy
 from edge.safety import DOFBOT_LIMITS, gate, resting
+from edge.simulated.emulator import EmulatedI2C, Pca9685Emulator
 from edge.task import GraspTask, Phase
 from trainer import spec
 from trainer.render import BOX, DepthRenderer

@@ -1,6 +1,6 @@
 """What librealsense's post-processing makes of a wrist camera's image: the SDK's own filters, on a synthetic D405 over a block.
 
-The camera moves by `STEP_PX` from frame to frame, the block 30 mm above the table. Why edge/depth_stream.py uses none of them:
+The camera moves by `STEP_PX` from frame to frame, the block 30 mm above the table. Why edge/cameras/depth_stream.py uses none of them:
 docs/realsense.md. Alone: python tests/bench/depth_filters.py
 """
 

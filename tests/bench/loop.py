@@ -19,8 +19,8 @@ from tables import Bench, Figures
 
 from edge.clock import MonotonicClock, Pacer
 from edge.config import RealtimeConfig
-from edge.histogram import Histogram
 from edge.realtime import realtime
+from edge.records.histogram import Histogram
 
 RATE_HZ = 50.0
 PERIOD_S = 1.0 / RATE_HZ

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tables import Bench, Figures
 
-from edge import bus_writer
+from edge.buses import bus_writer
 from trainer import soak
 from trainer.soak_person import NACKS
 

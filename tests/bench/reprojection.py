@@ -3,9 +3,9 @@
 import numpy as np
 from tables import Bench, Figures, durations_s
 
+from edge.cameras.virtual_camera import Reprojection
 from edge.contract import VirtualCamera
 from edge.messages import NO_DISTORTION, Float32, Frame
-from edge.virtual_camera import Reprojection
 from trainer import sensors, spec
 
 FRAMES = 100
@@ -20,7 +20,7 @@ def bench() -> Bench:
     rng = np.random.default_rng(0)
     frames = [Frame(taken_m + rng.normal(0.0, 1e-5, taken_m.shape).astype(np.float32), real.intrinsics, 0.0, i) for i in range(FRAMES)]
     project = Reprojection(real.intrinsics, NO_DISTORTION, np.array(real.transform_camera_to_tool), policy)
-    rows = {"edge.virtual_camera": _figures(lambda frame: project(frame).depth_m, frames, true_m)}
+    rows = {"edge.cameras.virtual_camera": _figures(lambda frame: project(frame).depth_m, frames, true_m)}
     plain = Plain(real, policy)
     rows["np.minimum.at over all points"] = _figures(plain.image, frames, true_m)
     rows["the same, rays by cv2.projectPoints"] = _opencv(plain, frames, true_m)

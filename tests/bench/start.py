@@ -13,12 +13,12 @@ from tables import Bench, Figures
 IMPORTS = {
     "python": "",
     "python and numpy": "import numpy",
-    "edge, as imported by the runtime": "import edge.policy, edge.task, edge.devices, edge.runtime, edge.pca9685",
+    "edge, as imported by the runtime": "import edge.policy, edge.task, edge.devices, edge.runtime, edge.buses.pca9685",
     "… and ServoKit open on the emulator": (
         "from edge.config import BusConfig\n"
         "import edge.policy, edge.task, edge.devices, edge.runtime\n"
-        "from edge.emulator import EmulatedI2C, Pca9685Emulator\n"
-        "from edge.pca9685 import Pca9685Bus\n"
+        "from edge.simulated.emulator import EmulatedI2C, Pca9685Emulator\n"
+        "from edge.buses.pca9685 import Pca9685Bus\n"
         "Pca9685Bus(BusConfig(), EmulatedI2C({0x40: Pca9685Emulator()})).open()"
     ),
 }

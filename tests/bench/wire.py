@@ -5,12 +5,12 @@ import math
 from msgspec.structs import replace
 from tables import Bench, Figures
 
+from edge.buses.dofbot_board import DofbotBoardBus
+from edge.buses.pca9685 import Pca9685Bus
+from edge.buses.servos import command_from_deg
 from edge.clock import Pacer
 from edge.config import BusConfig
-from edge.dofbot_board import DofbotBoardBus
-from edge.emulated_arm import PARK_DEG, EmulatedArm
-from edge.pca9685 import Pca9685Bus
-from edge.servos import command_from_deg
+from edge.simulated.emulated_arm import PARK_DEG, EmulatedArm
 
 RATE_HZ, TICKS = 50.0, 10_000
 SWING_DEG, PERIOD_S = 20.0, 4.0  # of every joint but the gripper

@@ -53,7 +53,7 @@ def board_in_software(shift_px: float, frames: int = 1_000_000) -> "object":
 
     It is unplugged after so many frames.
     """
-    from edge.realsense import RealSenseCamera
+    from edge.cameras.realsense import RealSenseCamera
     from tests.edge.software_realsense import FX, HEIGHT, WIDTH, SoftwareRealSense
 
     device = SoftwareRealSense(infrared=True)

@@ -10,7 +10,7 @@ import pytest
 from calibration import boards, depth, lens_cli, render, session
 from calibration.opencv import Image, Lens, project
 from edge import calibration as files
-from edge import camera_check
+from edge.cameras import camera_check
 from edge.config import CalibrationConfig
 from edge.errors import CalibrationError, ConfigError
 from tests.calibration.command_line import refusal, run

@@ -7,9 +7,9 @@ import pytest
 from calibration import collect, joints_file, placements, plan_poses, simulated_arm, slow_arm
 from edge.clock import SteppedClock
 from edge.config import BusConfig, Config
-from edge.emulated_arm import EmulatedArm
 from edge.errors import CalibrationError, ConfigError
 from edge.robot import PARK_RAD
+from edge.simulated.emulated_arm import EmulatedArm
 from tests.calibration import arm_folders
 
 SCENE = simulated_arm.SCENE

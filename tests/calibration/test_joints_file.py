@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from calibration import joints_file
 from calibration.joints_file import Posed
+from edge.buses.servos import LEAST_DEG, MOST_DEG
 from edge.errors import ConfigError
-from edge.servos import LEAST_DEG, MOST_DEG
 
 HEADER = "image,joint1_deg,joint2_deg,joint3_deg,joint4_deg,joint5_deg"
 ROWS = [f"{n}.png,{10 * n},-20,30,-90,{15 * n}" for n in range(5)]

@@ -12,12 +12,12 @@ from calibration.lens_guide import VIEWS_MAX, VIEWS_MIN
 from calibration.opencv import Lens
 from calibration.simulated_camera import SimulatedCamera
 from edge import calibration as files
-from edge import camera_check, capture
+from edge.cameras import camera_check, capture
 from edge.clock import SteppedClock
 from edge.config import BusConfig, CalibrationConfig, Config
-from edge.emulated_arm import EmulatedArm
 from edge.errors import CalibrationError, ConfigError, ObservationError
 from edge.robot import PARK_RAD
+from edge.simulated.emulated_arm import EmulatedArm
 from firmware_tools import asking, emulated
 from tests.calibration import arm_folders
 from tests.calibration.command_line import refusal, run

@@ -21,16 +21,16 @@ from calibration import (
 )
 from calibration.arm_model import ServoArm, inverse
 from edge import calibration as files
-from edge.arm_errors import ArmErrors
+from edge.buses.servos import joints_deg
+from edge.cameras.virtual_camera import mounting_of
 from edge.clock import SteppedClock
 from edge.config import BusConfig, Config
-from edge.emulated_arm import EmulatedArm
 from edge.errors import CalibrationError, ConfigError
 from edge.kinematics import within_limits
 from edge.messages import JointCommand
 from edge.robot import PARK_RAD
-from edge.servos import joints_deg
-from edge.virtual_camera import mounting_of
+from edge.simulated.arm_errors import ArmErrors
+from edge.simulated.emulated_arm import EmulatedArm
 from firmware_tools import emulated
 from tests.calibration import arm_folders
 from tests.calibration.command_line import refusal, run

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from calibration import placements, servo_zeros, simulated_arm
 from edge import calibration
-from edge.board_counts import command_from_counts, counts
+from edge.buses.board_counts import command_from_counts, counts
+from edge.buses.servos import pulses_us
 from edge.config import BoardServoConfig, BusConfig, ServoConfig
 from edge.messages import JointCommand
-from edge.servos import pulses_us
 
 SIGNS = (1, 1, 1, 1, 1)
 

@@ -64,7 +64,7 @@ def test_a_recording_is_a_camera_too(tmp_path) -> None:
 
 def test_while_a_runtime_has_the_camera_nobody_else_opens_it(monkeypatch) -> None:
     monkeypatch.setattr(bus_in_use, "who_drives", lambda config: "dofbot run, which is DISARMED")
-    monkeypatch.setattr("edge.capture.CaptureProcess", lambda *arguments: pytest.fail("it was opened"))
+    monkeypatch.setattr("edge.cameras.capture.CaptureProcess", lambda *arguments: pytest.fail("it was opened"))
     with pytest.raises(RefusedError, match="the camera belongs to dofbot run, which is DISARMED, .*sudo systemctl stop dofbot-grasp"):
         stills.opened(REALSENSE).__enter__()
 

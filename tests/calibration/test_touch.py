@@ -12,13 +12,13 @@ from calibration import plan_poses, simulated_arm, simulated_session, simulated_
 from calibration.arm_model import ServoArm
 from calibration.plan_poses import POINTER_ABOVE_TABLE_M
 from edge import calibration as files
-from edge.arm_errors import ArmErrors
 from edge.clock import SteppedClock
 from edge.config import BusConfig, Config
-from edge.emulated_arm import EmulatedArm
 from edge.errors import BusError, CalibrationError, ConfigError, RefusedError
 from edge.kinematics import transform_tool_to_table, within_limits
 from edge.robot import PARK_RAD
+from edge.simulated.arm_errors import ArmErrors
+from edge.simulated.emulated_arm import EmulatedArm
 from firmware_tools import emulated
 from tests.calibration.command_line import refusal, run
 

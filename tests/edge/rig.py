@@ -8,11 +8,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from edge import kinematics
-from edge.bus_writer import BusWriter
+from edge.buses.bus_writer import BusWriter
 from edge.clock import VirtualClock
 from edge.devices import Devices
 from edge.messages import Frame, Intrinsics, JointCommand
-from edge.record import Summary, TickRecord
+from edge.records.record import Summary, TickRecord
 from edge.runtime import Runtime
 from edge.safety import DOFBOT_LIMITS
 from edge.task import GraspTask

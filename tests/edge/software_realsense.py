@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyrealsense2 as rs
 
-from edge.realsense import RealSenseCamera
+from edge.cameras.realsense import RealSenseCamera
 
 WIDTH, HEIGHT, FX = 424, 240, 214.0
 D405_UNIT_M, D435_UNIT_M = 1e-4, 1e-3

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from edge import kinematics, robot
 from edge.block import HIDDEN_BELOW_M, UNSEEN_MAX_S, BlockTracker, block_of
+from edge.cameras.judge import GOOD_FRAMES
+from edge.cameras.wrist import WristCamera
 from edge.config import BlockConfig
 from edge.errors import ObservationError
-from edge.judge import GOOD_FRAMES
 from edge.kinematics import Mount
 from edge.messages import Float64, Frame, Intrinsics, JointCommand, Marker, ToolPose
 from edge.task import GraspTask
-from edge.wrist import WristCamera
 from tests.edge.marked import marker_on
 from trainer import spec
 

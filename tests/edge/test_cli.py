@@ -19,14 +19,14 @@ import pytest
 import typer
 
 from edge import __version__, cli, robot
-from edge.commands import Accepted, Arm, Done, Grasp, GraspResult, Park, Refused, Status, StatusReport
+from edge.buses.servos import OFF_US, pulses_us
 from edge.config import BusConfig
-from edge.control_client import ControlClient
 from edge.messages import Float32, Intrinsics, JointCommand
-from edge.record import read
-from edge.servos import OFF_US, pulses_us
-from edge.simulator import SimulatorLink
-from edge.wire import UNKNOWN_US, PulsesUs
+from edge.records.record import read
+from edge.remote.commands import Accepted, Arm, Done, Grasp, GraspResult, Park, Refused, Status, StatusReport
+from edge.remote.control_client import ControlClient
+from edge.simulated.simulator import SimulatorLink
+from edge.simulated.wire import UNKNOWN_US, PulsesUs
 from trainer import spec
 from trainer.server import SimulatorServer
 

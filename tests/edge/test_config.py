@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge.buses.servos import check_travel
 from edge.config import Config, MountConfig, load
 from edge.errors import ConfigError
-from edge.faults import Fault
-from edge.servos import check_travel
+from edge.simulated.faults import Fault
 
 ROOT = Path(__file__).parents[2]
 SIX = [f"{{channel = {channel}}}" for channel in range(6)]

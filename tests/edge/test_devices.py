@@ -16,18 +16,18 @@ import pytest
 from msgspec.structs import replace
 
 from edge import calibration, robot
+from edge.buses.servos import OFF_US, pulses_us
 from edge.calibration import HandEye
+from edge.cameras.virtual_camera import Mounting
 from edge.clock import MonotonicClock, VirtualClock
 from edge.config import BusConfig, Config, FaultsConfig, ServoConfig, SimulatorConfig
 from edge.contract import VirtualCamera
 from edge.devices import Devices, View, open_devices
-from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.errors import BusError, ConfigError, DofbotError, ObservationError
-from edge.faults import Fault
 from edge.messages import Float32, Intrinsics, JointCommand
-from edge.servos import OFF_US, pulses_us
-from edge.virtual_camera import Mounting
-from edge.wire import UNKNOWN_US, PulsesUs
+from edge.simulated.emulator import EmulatedI2C, Pca9685Emulator
+from edge.simulated.faults import Fault
+from edge.simulated.wire import UNKNOWN_US, PulsesUs
 from trainer.server import SimulatorServer
 
 LENS = Intrinsics(8, 6, 60.0, 60.0, 3.5, 2.5)
@@ -197,7 +197,7 @@ def test_the_bus_is_switched_off_before_anything_else_is_closed(config, monkeypa
     devices.close()
     monkeypatch.setattr(bus_class, "close", noting("bus", bus_class.close))
     monkeypatch.setattr(camera_class, "close", noting("camera", camera_class.close))
-    monkeypatch.setattr("edge.simulator.SimulatorLink.close", noting("link", lambda link: link._sock.close()))
+    monkeypatch.setattr("edge.simulated.simulator.SimulatorLink.close", noting("link", lambda link: link._sock.close()))
     open_devices(config).close()
     assert order == ["bus", "camera", "link"]
 
@@ -361,7 +361,7 @@ def test_on_the_real_clock_the_camera_is_another_process_and_comes_back_when_kil
     with closing(open_devices(simulator.config("real", driver="simulator"))) as devices:
         assert devices.camera.start() == LENS
         children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="], capture_output=True, text=True, check=True)
-        (pid,) = (int(line.split()[0]) for line in children.stdout.splitlines() if "edge.capture" in line)
+        (pid,) = (int(line.split()[0]) for line in children.stdout.splitlines() if "edge.cameras.capture" in line)
         before = devices.camera.latest().sequence
         os.kill(pid, signal.SIGKILL)
         ends_s, errors, frame = time.monotonic() + 60.0, set(), None

@@ -132,7 +132,7 @@ def test_locking_loads_nothing_that_was_not_touched() -> None:
 import sys, threading
 from edge.config import RealtimeConfig
 from edge.realtime import realtime
-from edge.record import resident_mb
+from edge.records.record import resident_mb
 before = resident_mb()
 with realtime(RealtimeConfig(fifo_priority=0)) as grants:
     stop = threading.Event()

@@ -13,8 +13,8 @@ import pytest
 from msgspec.structs import replace
 
 from edge.errors import BusError, ObservationError, PolicyError
-from edge.histogram import Durations
 from edge.messages import Frame, JointCommand
+from edge.records.histogram import Durations
 from edge.runtime import STOP_LIMIT_S, Runtime
 from edge.safety import DOFBOT_LIMITS
 from edge.states import GIVE_UP_S, State

@@ -10,16 +10,16 @@ from msgspec.structs import replace
 
 import urdf
 from edge import calibration, service
-from edge.bus_writer import BusWriter
+from edge.buses.bus_writer import BusWriter
 from edge.calibration import DepthCorrection
+from edge.cameras.virtual_camera import Mounting
 from edge.clock import MonotonicClock
-from edge.commands import Grasp, Status, StatusReport
 from edge.config import BlockConfig, CalibrationConfig, Config, ControlConfig, RealtimeConfig, SimulatorConfig
-from edge.control_client import ControlClient
 from edge.devices import Devices, View
 from edge.errors import BusError, ConfigError, NotListeningError
+from edge.remote.commands import Grasp, Status, StatusReport
+from edge.remote.control_client import ControlClient
 from edge.service import Parts, run_once, serve
-from edge.virtual_camera import Mounting
 from tests.edge.rig import TASK, FakeBus, FakeCamera, FakeClock, FakePolicy, FakeRecorder, Rig, raising
 from trainer import spec
 

@@ -8,15 +8,15 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from edge.board_counts import command_from_counts
+from edge.buses.board_counts import command_from_counts
+from edge.buses.dofbot_board import DofbotBoardBus
+from edge.buses.pca9685 import Pca9685Bus
+from edge.buses.servos import command_from_deg
 from edge.clock import SteppedClock
 from edge.config import BusConfig
-from edge.dofbot_board import DofbotBoardBus
-from edge.dofbot_board_emulator import BOOT_S, MIDDLE_RAW, DofbotBoardEmulator
-from edge.emulated_smbus import EmulatedSMBus
-from edge.emulator import EmulatedI2C, Pca9685Emulator
-from edge.pca9685 import Pca9685Bus
-from edge.servos import command_from_deg
+from edge.simulated.dofbot_board_emulator import BOOT_S, MIDDLE_RAW, DofbotBoardEmulator
+from edge.simulated.emulated_smbus import EmulatedSMBus
+from edge.simulated.emulator import EmulatedI2C, Pca9685Emulator
 
 Trace = list[str]
 

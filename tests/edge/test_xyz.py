@@ -16,12 +16,13 @@ from hypothesis.extra import numpy as hnp
 
 from edge import kinematics, robot
 from edge.block import HIDDEN_BELOW_M, BlockTracker, on_plane
+from edge.cameras.fixed_marker import FixedMarker
+from edge.cameras.wrist import WristCamera
 from edge.config import BlockConfig, FixedMarkerConfig
 from edge.contract import BlockInput, Contract, Golden, Training, decode, encode
 from edge.contract_check import check_contract, parse
 from edge.devices import Devices
 from edge.errors import ObservationError, PolicyError
-from edge.fixed_marker import FixedMarker
 from edge.grasping import Markers
 from edge.messages import Frame, Intrinsics, JointCommand, Marker
 from edge.observation import block_input
@@ -29,7 +30,6 @@ from edge.policy import CONTRACT_KEY, DIGEST_KEY, from_bytes, load, stamp
 from edge.preflight import preflight
 from edge.runtime import Runtime
 from edge.task import GraspTask
-from edge.wrist import WristCamera
 from tests.edge.marked import marker_on
 from tests.edge.rig import MAX_AGE_S, PLACE_M, FakeCamera, FakeClock, FakePolicy, FakeRecorder, LateWriter, Rig, ended, is_parked, tool_m
 from trainer import spec

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge.config import Config
-from edge.emulated_smbus import EmulatedSMBus
-from edge.emulator import EmulatedI2C
+from edge.simulated.emulated_smbus import EmulatedSMBus
+from edge.simulated.emulator import EmulatedI2C
 from firmware_tools.machine import Machine
 from firmware_tools.usb import RULES
 from firmware_tools.wires import Wires
@@ -77,7 +77,7 @@ def pi(tmp_path: Path) -> FakeMachine:
 @pytest.fixture(autouse=True)
 def _nobody_drives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime on this machine must not be found by tests."""
-    monkeypatch.setattr("edge.control_socket.client_paths", lambda: (tmp_path / "nobody.sock",))
+    monkeypatch.setattr("edge.remote.control_socket.client_paths", lambda: (tmp_path / "nobody.sock",))
 
 
 @pytest.fixture

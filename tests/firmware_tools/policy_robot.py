@@ -15,12 +15,13 @@ from pathlib import Path
 
 import urdf
 from edge import config as configuration
-from edge import policy, signature
-from edge.commands import Accepted, Done, Refused, StatusReport, SwapPolicy
+from edge import policy
 from edge.contract_check import Expectation
-from edge.control import ControlServer
 from edge.errors import PolicyError
-from edge.policy_slots import PolicySlots
+from edge.policies import signature
+from edge.policies.policy_slots import PolicySlots
+from edge.remote.commands import Accepted, Done, Refused, StatusReport, SwapPolicy
+from edge.remote.control import ControlServer
 from firmware_tools.provision import CONFIG
 from tests.firmware_tools.robot import ROOT, SCRIPTS
 

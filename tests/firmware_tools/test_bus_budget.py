@@ -8,14 +8,14 @@ import typer
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from edge.arm_errors import ArmErrors
+from edge.buses.dofbot_board import DofbotBoardBus
+from edge.buses.pca9685 import Pca9685Bus
+from edge.buses.servos import command_from_deg
 from edge.clock import Pacer
 from edge.config import BusConfig
-from edge.dofbot_board import DofbotBoardBus
-from edge.emulated_arm import EmulatedArm
 from edge.errors import BusError
-from edge.pca9685 import Pca9685Bus
-from edge.servos import command_from_deg
+from edge.simulated.arm_errors import ArmErrors
+from edge.simulated.emulated_arm import EmulatedArm
 from firmware_tools import cli
 from firmware_tools.bus_budget import budgets, chosen
 

@@ -11,9 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edge.commands import StatusReport
-from edge.control import ControlServer
 from edge.policy import load
+from edge.remote.commands import StatusReport
+from edge.remote.control import ControlServer
 from firmware_tools import deploy_cli, health
 
 POLICY = Path(__file__).parents[2] / "trainer" / "results" / "policy.onnx"

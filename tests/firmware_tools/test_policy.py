@@ -14,9 +14,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edge import policy, shadow, signature
+from edge import policy
 from edge.errors import DofbotError, InstallError, PolicyError, RefusedError
-from edge.policy_slots import BUNDLED, KEPT
+from edge.policies import shadow, signature
+from edge.policies.policy_slots import BUNDLED, KEPT
 from firmware_tools import policy_cli, policy_install, policy_push
 from firmware_tools.provision import CONFIG
 from tests.firmware_tools.policy_robot import BUNDLED_DATA, NOW, PolicyRobot, Process, ready_robot, variant

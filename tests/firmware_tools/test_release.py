@@ -13,10 +13,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from edge.buses.pca9685 import Pca9685Bus
 from edge.config import BusConfig
-from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.messages import JointCommand
-from edge.pca9685 import Pca9685Bus
+from edge.simulated.emulator import EmulatedI2C, Pca9685Emulator
 from firmware_tools import cli, release
 
 ROOT = Path(__file__).parents[2]

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from edge.buses.pca9685 import Pca9685Bus
 from edge.cli import app
 from edge.config import BoardConfig, BusConfig, Config
-from edge.control_socket import listen
-from edge.dofbot_board_emulator import DofbotBoardEmulator
-from edge.emulated_smbus import EmulatedSMBus
-from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.errors import BusError
 from edge.messages import JointCommand
-from edge.pca9685 import Pca9685Bus
+from edge.remote.control_socket import listen
+from edge.simulated.dofbot_board_emulator import DofbotBoardEmulator
+from edge.simulated.emulated_smbus import EmulatedSMBus
+from edge.simulated.emulator import EmulatedI2C, Pca9685Emulator
 from firmware_tools import cli
 from firmware_tools.board import check_board
 from firmware_tools.scan import scan

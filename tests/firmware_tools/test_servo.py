@@ -14,11 +14,11 @@ import typer
 from typer.testing import CliRunner, Result
 
 from edge import calibration
-from edge.arm_errors import ArmErrors
+from edge.buses.servos import LEAST_DEG, MOST_DEG
 from edge.config import Config, load
-from edge.emulated_arm import EmulatedArm
 from edge.errors import BusError, ConfigError, DofbotError, RefusedError
-from edge.servos import LEAST_DEG, MOST_DEG
+from edge.simulated.arm_errors import ArmErrors
+from edge.simulated.emulated_arm import EmulatedArm
 from firmware_tools import emulated, servo_cli, slow
 from firmware_tools.servo_line import opened
 

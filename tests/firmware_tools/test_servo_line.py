@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.arm_errors import ArmErrors
-from edge.board_counts import counts
+from edge.buses.board_counts import counts
+from edge.buses.servos import LEAST_DEG, MOST_DEG, command_from_deg, pulses_us
 from edge.config import BoardConfig, BoardServoConfig, BusConfig, ServoConfig
-from edge.emulated_arm import EmulatedArm
-from edge.servos import LEAST_DEG, MOST_DEG, command_from_deg, pulses_us
+from edge.simulated.arm_errors import ArmErrors
+from edge.simulated.emulated_arm import EmulatedArm
 from firmware_tools.count_line import CountLine
 from firmware_tools.pulse_line import PulseLine
 from firmware_tools.wires import Wires

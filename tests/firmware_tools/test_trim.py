@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from edge import calibration
-from edge.arm_errors import ArmErrors
+from edge.buses.pca9685 import Pca9685Bus, pre_scale, pulse_counts
 from edge.config import BusConfig, load
-from edge.emulated_arm import EmulatedArm
-from edge.emulator import EmulatedI2C, Pca9685Emulator
 from edge.errors import ConfigError
-from edge.pca9685 import Pca9685Bus, pre_scale, pulse_counts
+from edge.simulated.arm_errors import ArmErrors
+from edge.simulated.emulated_arm import EmulatedArm
+from edge.simulated.emulator import EmulatedI2C, Pca9685Emulator
 from firmware_tools import emulated, servo_cli, trim
 
 CLOCKS = st.integers(23_000_000, 27_000_000)

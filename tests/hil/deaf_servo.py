@@ -4,7 +4,7 @@ from typing import Any
 
 from edge import devices
 from edge.cli import main
-from edge.dofbot_board_emulator import DofbotBoardEmulator
+from edge.simulated.dofbot_board_emulator import DofbotBoardEmulator
 
 
 class DeafBoard(DofbotBoardEmulator):

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge.commands import Accepted, Arm, Done, Mode, Refused, Reply, SwapPolicy, Target
-from edge.control_client import ControlClient
+from edge.remote.commands import Accepted, Arm, Done, Mode, Refused, Reply, SwapPolicy, Target
+from edge.remote.control_client import ControlClient
 from tests.hil.robot import POLICY, Changes, Robot, wait_for
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from edge.commands import Arm, Done, Grasp, Refused, Reset
+from edge.remote.commands import Arm, Done, Grasp, Refused, Reset
 from firmware_tools.release import OFF
 from tests.hil import trace
 from tests.hil.deliver import Delivered

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
-from edge.commands import Accepted, Arm, Command, Done, Grasp, Inject, Mode, Reply, Status, StatusReport, Target
-from edge.control_client import ControlClient
-from edge.record import TickRecord, read
+from edge.records.record import TickRecord, read
+from edge.remote.commands import Accepted, Arm, Command, Done, Grasp, Inject, Mode, Reply, Status, StatusReport, Target
+from edge.remote.control_client import ControlClient
 from tests.hil import trace
 from tests.hil.trace import Sent
 
@@ -190,7 +190,7 @@ class Robot:
         for task in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
             for pid in task.read_text().split():
                 command = Path(f"/proc/{pid}/cmdline")
-                if command.exists() and b"edge.capture" in command.read_bytes():
+                if command.exists() and b"edge.cameras.capture" in command.read_bytes():
                     found.append(int(pid))
         return found
 

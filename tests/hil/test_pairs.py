@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from edge.commands import Mode, Park, Target
+from edge.remote.commands import Mode, Park, Target
 from tests.hil import react, trace
 from tests.hil.conftest import Start
 from tests.hil.matrix import EITHER

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from edge import config as configuration
-from edge import policy, signature
-from edge.commands import Arm, Grasp, Status, StatusReport
-from edge.control_client import ControlClient
-from edge.policy_slots import PolicySlots
+from edge import policy
+from edge.policies import signature
+from edge.policies.policy_slots import PolicySlots
+from edge.remote.commands import Arm, Grasp, Status, StatusReport
+from edge.remote.control_client import ControlClient
 from firmware_tools.provision import CONFIG
 from tests.arm64.board import simulated_desk
 from tests.firmware_tools.policy_robot import variant

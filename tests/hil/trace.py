@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge import kinematics, robot
-from edge.bus_writer import WRITE_WITHIN_S
+from edge.buses.bus_writer import WRITE_WITHIN_S
+from edge.buses.servos import command_from_pulses
 from edge.messages import JointCommand
-from edge.record import TickRecord
+from edge.records.record import TickRecord
 from edge.safety import DOFBOT_LIMITS
-from edge.servos import command_from_pulses
-from edge.wire import PulsesUs
+from edge.simulated.wire import PulsesUs
 from tests.hil.world import ENTRY, MOUNT, PARKED, SERVOS
 
 TICK_S = 0.02

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from edge import kinematics, robot
+from edge.buses.servos import command_from_pulses, pulses_us
 from edge.config import BusConfig
 from edge.kinematics import Mount
 from edge.messages import Float32, Intrinsics, JointCommand
-from edge.servos import command_from_pulses, pulses_us
-from edge.wire import PulsesUs
+from edge.simulated.wire import PulsesUs
 from trainer import spec
 from trainer.render import BOX, DepthRenderer
 from trainer.server import SimulatorServer

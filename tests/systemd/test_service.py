@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge import signature
+from edge.policies import signature
 from edge.policy import digest
 from tests.firmware_tools.policy_robot import variant
 from tests.systemd.conftest import GOOD_POLICY, Measure

@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec, numpy as np
 from edge import config
 from edge.devices import open_devices
-from edge.record import Recorder
+from edge.records.record import Recorder
 from edge.runtime import Runtime
 from edge.task import GraspTask
 from trainer import spec
@@ -162,7 +162,7 @@ VERBS = "import typer; from trainer import simcli; app = typer.Typer(); simcli.r
 
 
 def test_simulate_serves_until_ctrl_c_and_says_that_it_is_simulated() -> None:
-    from edge.simulator import SimulatorLink
+    from edge.simulated.simulator import SimulatorLink
 
     root = Path(demo.__file__).parents[1]
     command = [sys.executable, "-u", "-c", VERBS, "simulate", "--port", "0"]

@@ -9,11 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from edge import kinematics
+from edge.buses.servos import OFF_US, command_from_pulses, pulses_us
 from edge.config import BusConfig
 from edge.messages import JointCommand
 from edge.robot import POSITION_MAX_RAD
 from edge.safety import DOFBOT_LIMITS, gate, resting
-from edge.servos import OFF_US, command_from_pulses, pulses_us
 from edge.task import GraspTask, Phase
 from trainer import spec
 from trainer.desk import Desk

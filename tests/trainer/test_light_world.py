@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from edge import kinematics, observation
+from edge.buses.servos import OFF_US, command_from_pulses, pulses_us
 from edge.config import BusConfig
 from edge.errors import BusError
 from edge.messages import Frame, JointCommand, ToolPose
-from edge.servos import OFF_US, command_from_pulses, pulses_us
 from edge.task import GraspTask
 from trainer import light_world, spec
 from trainer.light_world import DirectLink, LightDesk

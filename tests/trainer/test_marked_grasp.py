@@ -15,7 +15,7 @@ from edge.block import BlockTracker  # noqa: E402
 from edge.config import BlockConfig, BusConfig, CalibrationConfig, Config, RunConfig, SimulatorConfig  # noqa: E402
 from edge.errors import ConfigError, ObservationError  # noqa: E402
 from edge.messages import Frame, JointCommand  # noqa: E402
-from edge.record import Summary  # noqa: E402
+from edge.records.record import Summary  # noqa: E402
 from trainer import sensors, spec  # noqa: E402
 from trainer.demo import hosted  # noqa: E402
 from trainer.export import Examples, export_onnx  # noqa: E402

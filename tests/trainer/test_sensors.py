@@ -15,6 +15,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 import urdf  # noqa: E402
 from edge import calibration  # noqa: E402
+from edge.cameras.virtual_camera import Reprojection, mounting_of  # noqa: E402
 from edge.config import Config  # noqa: E402
 from edge.kinematics import Mount, solve  # noqa: E402
 from edge.messages import (  # noqa: E402
@@ -24,7 +25,6 @@ from edge.messages import (  # noqa: E402
     ToolPose,
 )
 from edge.observation import depth_input  # noqa: E402
-from edge.virtual_camera import Reprojection, mounting_of  # noqa: E402
 from trainer import sensors, simcli, spec  # noqa: E402
 from trainer.blocks import Block  # noqa: E402
 from trainer.depth_camera import DepthFaults, spoil  # noqa: E402

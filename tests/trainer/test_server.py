@@ -9,12 +9,12 @@ from contextlib import closing, contextmanager, suppress
 import numpy as np
 import pytest
 
-from edge import wire
-from edge.camera import SimulatorCamera
+from edge.cameras.camera import SimulatorCamera
 from edge.clock import Pacer, VirtualClock
 from edge.errors import BusError, ConfigError, ObservationError, WireError
 from edge.messages import Float32, Grey, Intrinsics
-from edge.simulator import SimulatorLink
+from edge.simulated import wire
+from edge.simulated.simulator import SimulatorLink
 from trainer import server as server_module
 from trainer.server import SimulatorServer
 

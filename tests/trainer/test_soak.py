@@ -10,8 +10,8 @@ import typer
 from msgspec.structs import replace
 
 from edge import runtime as runtimes
-from edge.faults import TABLE
 from edge.safety import GateState, Passed, gate
+from edge.simulated.faults import TABLE
 from trainer import simcli, soak, soak_person, soak_report, spec
 from trainer.soak import Settings, Soak, fit
 

@@ -9,11 +9,11 @@ from contextlib import closing, suppress
 import numpy as np
 import pytest
 
-from edge import wire
-from edge.camera import SimulatorWatcher
+from edge.cameras.camera import SimulatorWatcher
 from edge.errors import BusError, ObservationError
 from edge.messages import Float32, Intrinsics
-from edge.simulator import SimulatorLink
+from edge.simulated import wire
+from edge.simulated.simulator import SimulatorLink
 from trainer import watchers
 from trainer.server import SimulatorServer
 
