@@ -1,5 +1,6 @@
 """What comes out of the printer is what the detector expects, to a twentieth of a millimetre."""
 
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -18,8 +19,8 @@ PX_PER_M = DPI / 0.0254
 
 def rasterised(board: boards.Board, paper: str = "a4") -> np.ndarray:
     """The page as an independent renderer sees it at 600 dpi."""
-    page = pypdfium2.PdfDocument(board_pdf.pdf(board, paper))[0]
-    return page.render(scale=DPI / 72, grayscale=True).to_numpy().copy()
+    with pypdfium2.PdfDocument(board_pdf.pdf(board, paper)) as document, closing(document[0]) as page:
+        return page.render(scale=DPI / 72, grayscale=True).to_numpy().copy()
 
 
 def worst_mm(pixels: np.ndarray, drawn_m: np.ndarray) -> float:
