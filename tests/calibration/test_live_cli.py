@@ -63,12 +63,12 @@ def test_check_takes_its_image_from_the_realsense(robot, monkeypatch) -> None:
     calibrated(path, "123456789012", FACTORY._replace(fx=214.0))
     result = check(robot, "--calibration", path, "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.output)["shift_px"] < 0.2
+    assert json.loads(result.output)["off_px"] < 0.2
     wanted = CalibrationConfig(str(path), check_max_age_h=1.0)
     assert camera_check.why_not_armed(wanted, camera_check.now()) == ""
     shift_px[0] = 3.0
     assert check(robot, "--calibration", path).exit_code == 1
-    assert "has moved by 3.0 px" in camera_check.why_not_armed(wanted, camera_check.now())
+    assert "mm off on the board" in camera_check.why_not_armed(wanted, camera_check.now())
     calibrated(path, "7")
     result = check(robot, "--calibration", path)
     assert result.exit_code == 2
