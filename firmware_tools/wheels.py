@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -101,10 +102,10 @@ def _in_one_child(modules: tuple[str, ...], within_s: float, path: Path | None) 
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    clock = threading.Timer(within_s, child.kill)
+    began_s, clock = time.monotonic(), threading.Timer(within_s, child.kill)
     clock.start()
     output, _ = child.communicate()
-    is_late = not clock.is_alive()
+    is_late = time.monotonic() - began_s >= within_s  # the timer's thread may not have ended yet
     clock.cancel()
     lines = [json.loads(line) for line in output.splitlines() if line.startswith(b"[") and line.endswith(b"]")]
     found = [Tried(*line) for line in lines if len(line) == 2]
