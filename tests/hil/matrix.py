@@ -174,7 +174,7 @@ CAMERA = (
         Follows.NOTHING,
         0.5,
         facts="residual > 3 px in 5 frames: HOLD ≤ 500 ms",
-        why="10 mm on the table and not 3 px, since the arm itself is 6 mm off; "
+        why="10 mm on the table and not 3 px, since the arm itself is 3 mm off; "
         "before each descent, where a marker is glued to the table ([fixed_marker]): HOLD, SAFE after 5 s",
         drivers=NEITHER,
     ),
