@@ -15,7 +15,7 @@ import pytest
 
 from edge.records.record import read
 from tests.arm64 import golden
-from tests.arm64.board import CURRENT, Board, Memory
+from tests.arm64.board import CURRENT, Board, Memory, skip_where_late
 from tests.arm64.conftest import Installed, Measure
 from tests.hil import trace
 from tests.systemd.rootfs import ROOT
@@ -57,7 +57,9 @@ socket = "/tmp/control.sock"
 def wait_for(question: Callable[[], object], process: "subprocess.Popen[str]", log: Path) -> None:
     deadline_s = time.monotonic() + WITHIN_S
     while not question():
-        assert process.poll() is None, log.read_text()
+        if process.poll() is not None:
+            skip_where_late(log.read_text())
+            pytest.fail(log.read_text())
         assert time.monotonic() < deadline_s, log.read_text()
         time.sleep(0.1)
 
