@@ -22,7 +22,7 @@ from calibration.opencv import Lens, board_pose
 from edge.errors import CalibrationError
 from edge.messages import Float64, Intrinsics
 
-RETURNS_MIN = 3
+RETURNS_MIN = 5  # with three, one honest return in 20 is called a move (simulated), with five one in 200
 CORNERS_MIN = 4  # the same ones, then and now
 LIMIT_MIN_MM = 0.5  # ten times what a corner is off by, 0.1 px at 0.3 m
 LIMIT_TIMES = 3.0  # the largest of so few returns is exceeded by honest ones
@@ -67,7 +67,7 @@ class Shift(NamedTuple):
 
 
 def learn(returns: Sequence[Detection], board: Board, lens: Lens) -> Reference:
-    """The reference from images of at least three returns to one pose; raises `CalibrationError`."""
+    """The reference from images of at least `RETURNS_MIN` returns to one pose; raises `CalibrationError`."""
     if len(returns) < RETURNS_MIN:
         raise CalibrationError(
             f"{len(returns)} images show the board, expected at least {RETURNS_MIN}, each after the arm went away and came back; take more"

@@ -26,7 +26,7 @@ def check(
     images: Annotated[Path | None, typer.Option(help="Folder of images; left out with --live.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Take the image, or for --learn one after each return.")] = False,
     learn: Annotated[
-        bool, typer.Option("--learn", help="Take the reference: images of three returns of the arm to this pose or more.")
+        bool, typer.Option("--learn", help="Take the reference: images of five returns of the arm to this pose or more.")
     ] = False,
     calibration: Annotated[
         Path | None,

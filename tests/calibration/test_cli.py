@@ -189,7 +189,7 @@ def test_check_answers_with_its_exit_code(tmp_path: Path, printed: Path) -> None
     moved[0, 3] += 0.004
     rng = np.random.default_rng(0)
     here = render.view(BOARD, facing(0.3, BOARD.size_m, 0.1), LENS)
-    returns = put(tmp_path / "returns", {f"{i}.png": render.noisy(here, 5.0, rng) for i in range(3)})
+    returns = put(tmp_path / "returns", {f"{i}.png": render.noisy(here, 5.0, rng) for i in range(5)})
     now = put(tmp_path / "now", {"0.png": render.noisy(here, 5.0, rng)})
     assert run("check", "--images", now, *options).exit_code == 2  # no reference yet
     assert run("check", "--images", returns, *options, "--learn").exit_code == 2  # through which lens?
