@@ -81,11 +81,23 @@ def opened(
     Raises `ConfigError` for one that takes no images, or is another one or in another profile than was calibrated, `RefusedError` while
     a runtime has it, `ObservationError` where there is none.
     """
-    with closing(simulated or _camera(config)) as camera:
+    with _only_errors("edge.cameras.capture"), closing(simulated or _camera(config)) as camera:
         stills = Stills(camera)
         if calibration is not None:
             _check_calibrated(stills, *calibration)
         yield stills
+
+
+@contextmanager
+def _only_errors(name: str) -> Iterator[None]:
+    """A logger that warns of what our errors say, once."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _check_calibrated(stills: Stills, found: "Calibration", path: Path) -> None:
@@ -111,6 +123,5 @@ def _camera(config: "Config") -> DepthCamera:
     found = who_drives(config)
     if found:
         raise RefusedError(f"the camera belongs to {found}, expected nobody; sudo systemctl stop dofbot-grasp, or end dofbot run")
-    logging.getLogger("edge.cameras.capture").setLevel(logging.ERROR)  # why it starts the camera again; our error says it, once
     arguments = (camera.serial, camera.width, camera.height, camera.fps, camera.preset, True)
     return CaptureProcess("edge.cameras.realsense:RealSenseCamera", arguments)

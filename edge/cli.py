@@ -1,16 +1,18 @@
 """The command line: `dofbot run` here; training, simulation and tools add their own verbs through entry points."""
 
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
+from typer.core import TyperGroup
 
 from edge import __version__
 from edge import config as configuration
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 VERBS = "dofbot.verbs"  # entry-point group: each entry is a function that takes the app and adds commands
 EXIT_SAFE = 3  # the run ended in SAFE
+NOT_A_NUMBER = re.compile(r"(--[\w-]+=)?[+-]?nan", re.IGNORECASE)
 EXIT_INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
 # What brings a package that the base install does not; pyproject.toml says the same.
 EXTRAS = {
@@ -36,7 +39,20 @@ EXTRAS = {
     **dict.fromkeys(("onnx", "stable_baselines3", "tensorboard", "torch"), "trainer"),
 }
 
+
+class Verbs(TyperGroup):
+    """Refuses, for all verbs, what passes every range: a value that is not a number is neither below the least nor above the most."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the words behind `dofbot`; raises `BadParameter`."""
+        for word in args:
+            if NOT_A_NUMBER.fullmatch(word):
+                raise typer.BadParameter(f"'{word}' is not a number; give one", ctx)
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
+    cls=Verbs,
     help="Pick blocks up with a DOFBOT: train, calibrate, run. Everything also works without hardware: dofbot demo.",
     no_args_is_help=True,
     add_completion=False,

@@ -49,7 +49,13 @@ def test_every_edge_module_imports_without_simulator_trainer_and_drivers() -> No
 
 
 def test_the_service_loads_no_opencv_though_the_robot_has_it() -> None:
-    code = "import sys; from edge import capture, cli, service; cli._add_verbs(); sys.exit(str({'cv2', 'nacl', 'scipy'} & {*sys.modules}))"
+    code = """
+import sys
+from edge import cli, service
+from edge.cameras import capture
+cli._add_verbs()
+sys.exit(str({'cv2', 'nacl', 'scipy'} & {*sys.modules}))
+"""
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.stderr.strip() == "set()"
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from edge import __version__, cli, robot
 from edge.buses.servos import OFF_US, pulses_us
@@ -603,3 +604,11 @@ def test_a_service_that_is_stopped_in_motion_parks_in_time_and_answers_whoever_w
 def test_without_a_socket_nobody_could_arm_it(desk, dofbot) -> None:
     desk.configure(control={"socket": ""})
     refused(dofbot("run", "--config", desk.config), 2, "control.socket = ''", "--arm")
+
+
+@pytest.mark.parametrize("words", [("--for", "nan"), ("--for=NaN",), ("--value", "-nan")])
+def test_what_is_not_a_number_is_refused_for_every_verb(words: tuple[str, ...]) -> None:
+    """It passes each `min` and `max`: it is neither below the one nor above the other."""
+    result = CliRunner().invoke(cli.app, ["inject", "camera", "off", *words])
+    assert result.exit_code == 2
+    assert "is not a number" in result.output

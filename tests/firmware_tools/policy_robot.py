@@ -128,7 +128,8 @@ class Process:
 # Imports once, then forks a child for each line: starting Python and onnxruntime anew takes longer than a push.
 FORKS = """
 import os, sys
-from edge import policy, shadow
+from edge import policy
+from edge.policies import shadow
 from firmware_tools import policy_install
 policy.LATENCY_PROBES, shadow.RUNS = 100, 20
 for line in sys.stdin:
