@@ -2,9 +2,12 @@
 
 import importlib
 import json
+from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 from edge.errors import ObservationError
 from edge.messages import Frame, Intrinsics
@@ -29,6 +32,32 @@ def open_camera(opener: str, arguments: str) -> DepthCamera:
     module, _, name = opener.partition(":")
     camera: DepthCamera = getattr(importlib.import_module(module), name)(*json.loads(arguments))
     return camera
+
+
+def wrapped(wrapper: str, settings: Struct | None, opener: str, arguments: Sequence[str | float]) -> tuple[str, tuple[str | float, ...]]:
+    """Opener and arguments, as `edge.cameras.capture` takes them, of that camera inside the one that "module:name" of `wrapper` makes.
+
+    Both go there as JSON: opener, arguments, settings. Without settings it is that camera alone.
+    """
+    if settings is None:
+        return opener, tuple(arguments)
+    return wrapper, (opener, json.dumps(list(arguments)), msgspec.json.encode(settings).decode())
+
+
+class CameraInside:
+    """What a camera that makes something of another one's frames leaves to that one."""
+
+    def __init__(self, camera: DepthCamera) -> None:
+        self._camera = camera
+
+    @property
+    def serial(self) -> str:
+        """The camera's serial number; empty where it has none."""
+        return str(getattr(self._camera, "serial", ""))
+
+    def close(self) -> None:
+        """Close the camera."""
+        self._camera.close()
 
 
 class SimulatorCamera:

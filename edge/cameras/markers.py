@@ -3,14 +3,13 @@
 OpenCV finds them, 40 MiB of it. On the robot that is in the capture process alone; on a virtual clock, and with a recording, in ours.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
 from msgspec import Struct
 
-from edge.cameras.camera import DepthCamera, open_camera
+from edge.cameras.camera import CameraInside, DepthCamera, open_camera, wrapped
 from edge.errors import MissingExtraError, ObservationError
 from edge.messages import NO_DISTORTION, Distortion, Frame, Grey, Intrinsics, Marker
 
@@ -28,11 +27,11 @@ class Marking(Struct, frozen=True):
     distortion: Distortion = NO_DISTORTION
 
 
-class MarkerCamera:
+class MarkerCamera(CameraInside):
     """Another camera's frames, with their `markers` in place of their `image`."""
 
     def __init__(self, camera: DepthCamera, marking: Marking) -> None:
-        self._camera = camera
+        super().__init__(camera)
         self._marking = marking
         self._find: Callable[[Grey], tuple[Marker, ...]] | None = None
         self._newest: Frame | None = None  # as it came; `_shown` is what was made of it
@@ -64,15 +63,6 @@ class MarkerCamera:
             self._newest, self._shown = frame, frame._replace(image=None, markers=self._find(frame.image))
         return self._shown
 
-    @property
-    def serial(self) -> str:
-        """The camera's serial number; empty where it has none."""
-        return str(getattr(self._camera, "serial", ""))
-
-    def close(self) -> None:
-        """Close the camera."""
-        self._camera.close()
-
 
 def open_marked(opener: str, arguments: str, marking: str) -> MarkerCamera:
     """What `looking` asks for, in a process of its own: both are JSON. OpenCV gets one core: the others are the control loop's."""
@@ -84,9 +74,7 @@ def open_marked(opener: str, arguments: str, marking: str) -> MarkerCamera:
 
 def looking(marking: Marking | None, opener: str, arguments: Sequence[str | float]) -> tuple[str, tuple[str | float, ...]]:
     """Opener and arguments, as `edge.cameras.capture` takes them: of that camera with markers looked for, in its process."""
-    if marking is None:
-        return opener, tuple(arguments)
-    return "edge.cameras.markers:open_marked", (opener, json.dumps(list(arguments)), msgspec.json.encode(marking).decode())
+    return wrapped("edge.cameras.markers:open_marked", marking, opener, arguments)
 
 
 def _finder(marking: Marking, intrinsics: Intrinsics) -> Callable[[Grey], tuple[Marker, ...]]:

@@ -5,7 +5,6 @@ image is projected anew: point cloud forward, z-buffer, and no depth where nothi
 of the result is one measured pixel's point, so that holes stay holes and the sensor's noise stays noise.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge import calibration
 from edge.calibration import Calibration
-from edge.cameras.camera import DepthCamera, open_camera
+from edge.cameras.camera import CameraInside, DepthCamera, open_camera, wrapped
 from edge.contract import VirtualCamera
 from edge.errors import ConfigError, ObservationError
 from edge.messages import NO_DISTORTION, Distortion, Float32, Float64, Frame, Intrinsics
@@ -239,11 +238,11 @@ def mounting_of(found: Calibration, path: Path, policy: VirtualCamera) -> Mounti
     return Mounting(str(path), found, policy) if is_measured else None
 
 
-class ReprojectedCamera:
+class ReprojectedCamera(CameraInside):
     """Another camera's frames, as the policy's camera would have taken them."""
 
     def __init__(self, camera: DepthCamera, mounting: Mounting) -> None:
-        self._camera = camera
+        super().__init__(camera)
         self._mounting = mounting
         self._reported: Intrinsics | None = None
         self._newest: Frame | None = None  # as it came; `_shown` is what was made of it
@@ -265,15 +264,6 @@ class ReprojectedCamera:
         self._newest, self._shown = frame, self._reproject(frame)
         return self._shown
 
-    @property
-    def serial(self) -> str:
-        """The camera's serial number; empty where it has none."""
-        return str(getattr(self._camera, "serial", ""))
-
-    def close(self) -> None:
-        """Close the camera."""
-        self._camera.close()
-
 
 def open_reprojected(opener: str, arguments: str, mounting: str) -> ReprojectedCamera:
     """What `through` asks for: both are JSON."""
@@ -282,9 +272,7 @@ def open_reprojected(opener: str, arguments: str, mounting: str) -> ReprojectedC
 
 def through(mounting: Mounting | None, opener: str, arguments: Sequence[str | float]) -> tuple[str, tuple[str | float, ...]]:
     """Opener and arguments, as `edge.cameras.capture` takes them: of that camera through a mounting, computed in its process."""
-    if mounting is None:
-        return opener, tuple(arguments)
-    return "edge.cameras.virtual_camera:open_reprojected", (opener, json.dumps(list(arguments)), msgspec.json.encode(mounting).decode())
+    return wrapped("edge.cameras.virtual_camera:open_reprojected", mounting, opener, arguments)
 
 
 def _check_lens(measured: Intrinsics, reported: Intrinsics, path: Path) -> None:
