@@ -1,4 +1,4 @@
-"""The PCA9685 driver: Adafruit's ServoKit, and what it leaves out: off at open, read-back, release.
+"""The PCA9685 driver: the chip that Adafruit's ServoKit sets up, and what that leaves out: off at open, read-back, nearest counts, release.
 
 ServoKit imports Blinka's `board` even when it is given a bus (ServoKit 1.3.24, Blinka 10.0.0, tried on x86-64):
 - a Raspberry Pi needs `gpiod` installed as well, or `board` fails, though no GPIO pin is used;

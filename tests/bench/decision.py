@@ -49,7 +49,7 @@ def bench(path: Path) -> Bench:
     }
     notes = (
         f"{len(times_ms)} decisions with {'the trained policy' if path == TRAINED else 'an untrained policy of the same shape'}; frames of "
-        "424×240; ServoKit's bytes go to an emulated PCA9685, so the 4 ms that they take on a 100 kHz bus are not in here."
+        "424×240; the driver's bytes go to an emulated PCA9685, so the 4 ms that they take on a 100 kHz bus are not in here."
     )
     return Bench("Decision, one core", rows, {}, notes)
 
