@@ -114,7 +114,11 @@ def test_a_simulated_camera_stays_where_it_was_until_it_is_knocked(robot) -> Non
     result = check(robot, "--simulate")
     assert result.exit_code == 0
     assert "simulated: " in result.output
-    assert check(robot, "--simulate", "--seed", 2).exit_code == 1
+    assert check(robot, "--simulate").output == result.output  # a simulation is its seed's
+    moved = check(robot, "--simulate", "--seed", 2, "--json")
+    assert moved.exit_code == 1
+    told = json.loads(moved.stdout)
+    assert told["off_mm"] > 2.0 * told["limit_mm"]  # so far that no rounding of another machine's decides
     result = check(robot, "--simulate", "--calibration", robot / "calibration.json")  # else a simulation could let a real arm be armed
     assert result.exit_code == 2
     assert "--calibration of a real camera with --simulate" in result.output
