@@ -183,7 +183,9 @@ class _Callback(BaseCallback):
 def _run(out: Path, header: checkpoint.Header, model: SAC, wall_s: float, until_success: float) -> tuple[Ending, Row]:
     settings, started_steps = header.settings, model.num_timesteps
     torch.set_num_threads(1)  # waiting OpenMP threads spin: with a second process about, two were six times slower
-    model.get_env().seed(_env_seed(settings.seed, started_steps))  # type: ignore[union-attr]
+    seed = _env_seed(settings.seed, started_steps)
+    model.get_env().seed(seed)  # type: ignore[union-attr]
+    model.action_space.seed(seed)  # of the steps before learning
 
     def save() -> None:
         _save_replay(out / REPLAY_NAME, model)

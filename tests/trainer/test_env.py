@@ -71,6 +71,7 @@ def fingerprint(env: DofbotGrasp, seeds: tuple[int, ...]) -> str:
 def test_gymnasium_finds_nothing_to_say(options: dict[str, Any]) -> None:
     """Its warnings are errors here."""
     env = gym.make("DofbotGrasp-v0", **options)
+    env.action_space.seed(0)
     check_env(env.unwrapped, skip_render_check="render_mode" not in options)
     env.close()
 

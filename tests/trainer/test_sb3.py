@@ -29,6 +29,12 @@ def finished(tmp_path_factory):
     return out
 
 
+def test_a_run_is_its_seeds(finished, tmp_path):
+    sb3.train_sb3(tmp_path, TINY, 0.0)
+    once, again = (sb3.load(folder / sb3.NAME).model.policy.state_dict() for folder in (finished, tmp_path))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+
+
 def test_actor_is_what_sb3_predicts(finished):
     """On real observations, within what rounding images to 8 bits may do."""
     model = sb3.load(finished / sb3.NAME).model

@@ -65,6 +65,7 @@ def still() -> np.ndarray:
 def test_gymnasium_finds_nothing_to_say(randomisation: float) -> None:
     """Its warnings are errors here."""
     env = gym.make("DofbotGrasp-v0", contract=CONTRACT, randomisation=randomisation)
+    env.action_space.seed(0)
     check_env(env.unwrapped, skip_render_check=True)
     env.close()
 
