@@ -6,8 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibration import arm_cli, check_cli, grid_cli, lens_cli
-from calibration.steps import board_of, depth_image, lens_of, look_at, markers_of, pose_of, print_json, settings_of, simulated, write_parts
+from calibration.commands import check, grid, hand_eye, intrinsics
+from calibration.commands.steps import (
+    board_of,
+    depth_image,
+    lens_of,
+    look_at,
+    markers_of,
+    pose_of,
+    print_json,
+    settings_of,
+    simulated,
+    write_parts,
+)
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
@@ -57,9 +68,9 @@ def register(app: typer.Typer) -> None:
         "Exit codes: 0 done, 1 camera or bus is away, 2 wrong options or files, 4 a runtime has the robot, "
         "9 refused: the reason is said, and nothing was written."
     )
-    for step in (board, ruler, lens_cli.intrinsics, arm_cli.handeye, arm_cli.servos, grid_cli.grid, depth, block):
+    for step in (board, ruler, intrinsics.intrinsics, hand_eye.handeye, hand_eye.servos, grid.grid, depth, block):
         group.command(epilog=epilog)(step)
-    group.command(epilog="Exit codes: 0 where it was, 1 the camera has moved, 2 cannot say: the reason is said.")(check_cli.check)
+    group.command(epilog="Exit codes: 0 where it was, 1 the camera has moved, 2 cannot say: the reason is said.")(check.check)
     app.add_typer(group, name="calibrate")
 
 
@@ -77,7 +88,8 @@ def board(
     Print it at 100 %, glue it on something flat (glass, aluminium), and measure both rulers: no image shows how large a board is,
     and 1 % of its size is 1 % of every length that is measured with it.
     """
-    from calibration import board_pdf, boards
+    from calibration import boards
+    from calibration.pages import board_pdf
     from edge.files import write_atomically
 
     made: dict[Kind, Any] = {
@@ -163,10 +175,10 @@ def _take_pairs(
     """Fill the folder."""
     import numpy as np
 
-    from calibration import camera_file, collecting, live_display, stills
-    from calibration.depth_guide import DistanceGuide
-    from calibration.lens_guide import FACING, Wanted
-    from calibration.simulated_camera import Hand
+    from calibration.live import camera_file, collecting, live_display, stills
+    from calibration.live.depth_guide import DistanceGuide
+    from calibration.live.lens_guide import FACING, Wanted
+    from calibration.simulated.camera import Hand
 
     camera = None
     if seed is not None:
@@ -196,8 +208,8 @@ def block(
 
     from calibration.block import BlockFinder, camera_over_grid
     from calibration.detect import detect
+    from calibration.live.stills import opened
     from calibration.session import read_image
-    from calibration.stills import opened
     from edge import calibration as files
 
     if (image is None) != live:
