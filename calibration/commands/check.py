@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibration.commands.steps import board_of, lens_of, look_at, print_json, settings_of, simulated
+from calibration.commands.steps import AsJson, board_of, lens_of, look_at, print_json, settings_of, simulated
 from edge.errors import CalibrationError, ConfigError, DofbotError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def check(
     config: Annotated[Path | None, typer.Option("--config", help="TOML file that describes the robot: its camera.")] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Let a simulated camera take the images.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="--simulate: which camera; another than --learn had is one that was knocked.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say whether the camera has moved since: a board that is fixed to the table, seen from the same pose of the arm.
 

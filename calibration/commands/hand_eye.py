@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from calibration.commands.steps import board_of, look_at, print_json, write_parts
+from calibration.commands.steps import AsJson, board_of, look_at, print_json, write_parts
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
     from calibration.arm_session import Solved
     from calibration.hand_eye import Estimate
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of images, all of one stream and of one board that lies still on the table.")]
 BoardFile = Annotated[
     Path | None, typer.Option("--board", help="The board's JSON, rulers measured; board.json among the images if left out.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from calibration.commands.steps import board_of, look_at, print_json, settings_of, simulated, write_parts
+from calibration.commands.steps import AsJson, board_of, look_at, print_json, settings_of, simulated, write_parts
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def intrinsics(
         bool, typer.Option("--simulate", help="Before a simulated camera a simulated hand follows --live's advice: truth known.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="--simulate: which camera.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the lens: 20 to 40 images of the ChArUco board, tilted by 20° to 45°, near enough to fill the image, in all its parts.
 
@@ -127,9 +127,8 @@ def _collected(images: Path, board: "Board", config: Path | None, seed: int | No
     """Fill the folder; the true lens of a simulated camera."""
     import numpy as np
 
-    from calibration.live import camera_file, collecting, live_display, stills
-    from calibration.live.lens_guide import VIEWS_MAX, VIEWS_MORE, LensGuide
-    from calibration.live.preview import Preview
+    from calibration.live import camera_file, collecting, display, stills
+    from calibration.live.guides import VIEWS_MAX, VIEWS_MORE, LensGuide
     from calibration.simulated.camera import Hand
 
     settings = settings_of(config)
@@ -145,8 +144,8 @@ def _collected(images: Path, board: "Board", config: Path | None, seed: int | No
         guide = LensGuide(source.factory[:2])
         camera_file.keep(images, source)
         collection = collecting.Collection(source, images, board, guide)
-        picture = Preview(preview, lambda: guide.cells) if preview else None
-        with live_display.shown(guide, quiet=quiet) as show:
+        picture = display.Preview(preview, lambda: guide.cells) if preview else None
+        with display.shown(guide, quiet=quiet) as show:
 
             def shown(look: "Look | None") -> None:
                 show(look)

@@ -1,8 +1,8 @@
-"""What the steps of `dofbot calibrate` share: the board, the lens and the images that they take, and the file that they write."""
+"""What the steps of `dofbot calibrate` share: options, the board, the lens and the images that they take, and the file that they write."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from edge.calibration import Calibration
     from edge.config import Config
     from edge.messages import Float32, Float64
+
+File = Annotated[Path, typer.Option("--calibration", help="The robot's calibration file; made where there is none.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file that describes the robot, for a new calibration file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def look_at(folder: Path, board: "Board", *, quiet: bool) -> "Session":

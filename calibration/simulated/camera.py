@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.boards import Board
-from calibration.live.lens_guide import Wanted
+from calibration.live.guides import Wanted
 from calibration.opencv import Lens, project
 from calibration.simulated import render
 from edge.cameras.camera import SimulatorCamera

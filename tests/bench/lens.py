@@ -11,7 +11,7 @@ from calibration.bundle import View
 from calibration.detect import detect
 from calibration.intrinsics import Calibrated, apart_px, calibrate
 from calibration.live import collecting
-from calibration.live.lens_guide import VIEWS_MAX, LensGuide
+from calibration.live.guides import VIEWS_MAX, LensGuide
 from calibration.live.stills import Stills
 from calibration.opencv import Lens
 from calibration.simulated.camera import MOVES, RESTS, Hand, SimulatedCamera

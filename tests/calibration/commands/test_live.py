@@ -11,7 +11,7 @@ from calibration.arm import joints_file
 from calibration.arm.model import ServoArm, transform_board_to_camera
 from calibration.check import RETURNS_MIN
 from calibration.live import arm_images, camera_file, plan_poses, stills
-from calibration.live.lens_guide import VIEWS_MAX, VIEWS_MIN
+from calibration.live.guides import VIEWS_MAX, VIEWS_MIN
 from calibration.opencv import Lens
 from calibration.simulated import arm as simulated_arm
 from calibration.simulated import render

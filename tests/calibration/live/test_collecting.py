@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.live import camera_file, collecting, live_display, preview
+from calibration.live import camera_file, collecting, display
 from calibration.live.collecting import Collection
-from calibration.live.depth_guide import DistanceGuide
-from calibration.live.lens_guide import LensGuide
+from calibration.live.guides import DistanceGuide, LensGuide
 from calibration.live.stills import Stills
 from calibration.session import read_image
 from edge.errors import CalibrationError, ConfigError, ObservationError
@@ -135,7 +134,7 @@ def test_ctrl_c_ends_it_and_so_does_enough(tmp_path, capsys) -> None:
 
     collecting.fill(one, interrupt, lambda: False)
     assert guide.views == 0
-    with live_display.shown(guide, quiet=False) as show:
+    with display.shown(guide, quiet=False) as show:
         collecting.fill(one, show, lambda: guide.views == 1)
     assert guide.views == 1
     lines = capsys.readouterr().err.splitlines()
@@ -156,7 +155,7 @@ def test_the_preview_has_dots_on_corners_and_is_dark_where_nothing_was_seen(tmp_
     cells = np.zeros((6, 8), np.int64)
     cells[:, 4:] = 1
     look = next(collection(tmp_path / "images", [HERE]).looks())
-    shown = preview.Preview(tmp_path / "latest.png", lambda: cells)
+    shown = display.Preview(tmp_path / "latest.png", lambda: cells)
     shown.show(look)
     import cv2
 
@@ -170,4 +169,4 @@ def test_the_preview_has_dots_on_corners_and_is_dark_where_nothing_was_seen(tmp_
     shown.show(look)
     assert not (tmp_path / "latest.png").exists()  # once a second
     with pytest.raises(ConfigError, match="--preview .* cannot be written"):
-        preview.Preview(Path("/proc/none/latest.png"), lambda: cells).show(look)
+        display.Preview(Path("/proc/none/latest.png"), lambda: cells).show(look)

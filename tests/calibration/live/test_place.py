@@ -5,7 +5,7 @@ import pytest
 
 from calibration import boards
 from calibration.detect import Detection
-from calibration.live.lens_guide import EDGES, FACING, VIEWS_MAX, VIEWS_MIN, LensGuide, Wanted
+from calibration.live.guides import EDGES, FACING, VIEWS_MAX, VIEWS_MIN, LensGuide, Wanted
 from calibration.live.place import Place, place_of
 from calibration.opencv import Lens, project
 from calibration.simulated import render
