@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from calibration.live.arm_images import Step, Take
     from calibration.live.plan_poses import Expected, Scene
     from calibration.live.slow_arm import SlowArm
+    from calibration.simulated.arm import Robot
+    from calibration.simulated.software_arm import SoftwareArm
     from edge.calibration import Calibration
     from edge.config import Config
     from edge.messages import Float64
@@ -36,8 +38,9 @@ def live(
     command: str,
     yes: bool,
     camera: "CameraPlace | None",
+    truth: "Robot | None" = None,
 ) -> None:
-    """Move the arm to planned poses, slowly and through the gate, and take an image in each."""
+    """Move the arm to planned poses, slowly and through the gate, and take an image in each; or the simulated arm that `truth` is of."""
     from calibration.live import arm_images, plan_poses, slow_arm
     from firmware_tools import emulated
     from firmware_tools.asking import confirm
@@ -46,17 +49,28 @@ def live(
     with _said("planning poses"):
         plan = plan_poses.plan(where)
     stops, count = plan_poses.stops(where, plan), len(plan.calibrate_rad) + len(plan.held_out_rad)
-    arm_in_software = emulated.emulated_arm(settings) if settings.bus.i2c == "emulated" else None
+    simulated = _simulated(folder, before, settings, truth) if truth else None
+    arm_in_software = None
+    if settings.bus.i2c == "emulated":
+        arm_in_software = simulated.emulated if simulated else emulated.emulated_arm(settings)
     known = " An arm without read-back must stand parked, or it leaps there at full speed." if settings.bus.driver == "pca9685" else ""
     confirm(f"The arm goes to up to {count} poses over the board at 30°/s; Ctrl-C parks it.{known} Hands away?", yes)
-    with _taking(settings, before, path, command) as take, slow_arm.opened(settings, where, stops, arm_in_software) as arm:
-        if where.camera == "fixed":
+    taking = _taking(settings, before, path, command, simulated)
+    with taking as take, slow_arm.opened(settings, where, stops, arm_in_software) as arm:
+        if where.camera == "fixed" and not simulated:
             _hand_over_board(arm)
         arm_images.planned(where, plan, folder, board, arm.reach, take, _show)
     if not (folder / arm_images.JOINTS).exists():
         raise CalibrationError(
             f"no image shows the board ({folder} keeps them as .refused), expected it in view in most poses; look at one, and move it"
         )
+
+
+def _simulated(folder: Path, before: "Calibration", settings: "Config", truth: "Robot") -> "SoftwareArm":
+    from calibration.simulated.software_arm import SoftwareArm
+
+    assert before.lens is not None
+    return SoftwareArm(folder, truth, settings.bus, before.lens.intrinsics)
 
 
 def manual(
@@ -141,15 +155,21 @@ def _hand_over_board(arm: "SlowArm") -> None:
 
 
 @contextmanager
-def _taking(config: "Config", before: "Calibration", path: Path, command: str) -> "Iterator[Take]":
-    """What takes an image: the configured camera, opened here, or a command for another one."""
+def _taking(config: "Config", before: "Calibration", path: Path, command: str, simulated: "SoftwareArm | None" = None) -> "Iterator[Take]":
+    """What takes an image: the configured camera, opened here, a simulated arm's, or a command for another one."""
     if command:
         yield lambda image: _by_command(command, image)
         return
     from calibration.live import collecting, stills
 
-    with stills.opened(config, (before, path)) as camera:
-        yield lambda image: collecting.write_image(image, camera.still())
+    with stills.opened(config, (before, path), simulated.camera if simulated else None) as camera:
+
+        def take(image: Path) -> None:
+            collecting.write_image(image, camera.still())
+            if simulated:
+                simulated.note(image)
+
+        yield take
 
 
 def _by_command(command: str, path: Path) -> None:

@@ -87,7 +87,11 @@ def handeye(
     tilt, turn and roll, and 8 more. Two methods are compared by their error on images that they did not see.
     The servos' part is written along: the camera's place holds for the arm that it was found with.
     """
-    if live or manual:
+    if live and simulate:
+        if manual or take or board or calibration or config:
+            raise ConfigError("--live --simulate has an arm, a camera and a board of its own, expected no option of others; leave them out")
+        images, simulate = _collect_simulated(images, camera or "wrist", seed), False
+    elif live or manual:
         _collect(images, camera, board, calibration, config, take, simulate, manual, yes)
     source = solved_from(images, camera, board, calibration, joints, config, simulate, seed, as_json)
     found = source.solved.found
@@ -123,7 +127,7 @@ def _collect(
     from edge import config as configuration
 
     if simulate or images is None:
-        raise ConfigError("--live and --manual need a folder and a real arm, expected --images DIR and no --simulate; give it")
+        raise ConfigError("--live and --manual need a folder, expected --images DIR, and --manual a real arm, without --simulate; give it")
     drawn = board_of(board or images / "board.json", None)
     drawn.scale  # noqa: B018 - raises at once where the rulers were not measured
     calibration = calibration or images / "calibration.json"
@@ -135,6 +139,39 @@ def _collect(
         arm_images.manual(images, drawn, settings, before, calibration, take, camera)
     else:
         arm_images.live(images, drawn, settings, before, calibration, take, yes, camera)
+
+
+def _collect_simulated(images: Path | None, camera: Camera, seed: int) -> Path:
+    """The folder, filled as `_collect` does it, by an arm in software that goes there; one that was begun is completed."""
+    from calibration.commands import arm_images
+    from calibration.simulated import arm as simulated_arm
+    from calibration.simulated import session as simulated_session
+    from edge import calibration as files
+    from edge.config import BusConfig, Config
+
+    folder = _simulated_folder(images, camera, None, seed, live=True)
+    typer.echo("simulated: arm, camera and board; nothing real is measured", err=True)
+    truth = simulated_session.begin(folder, seed, simulated_arm.Errors(), camera)
+    path = folder / simulated_session.CALIBRATION
+    board = board_of(folder / simulated_session.BOARD, None)
+    settings = Config(bus=BusConfig(driver=simulated_session.DRIVER, i2c="emulated"))
+    arm_images.live(folder, board, settings, files.load(path), path, "", True, camera, truth)
+    return folder
+
+
+def _simulated_folder(images: Path | None, camera: Camera, calibration: Path | None, seed: int, *, live: bool) -> Path:
+    """Where a simulated arm's pictures go; raises `ConfigError` for a folder with other ones."""
+    from calibration.simulated import session as simulated_session
+
+    folder = images or Path(f"simulated-arm-{seed}{'-live' * live}{'' if camera == 'wrist' else f'-{camera}'}")
+    if calibration and calibration != folder / simulated_session.CALIBRATION:
+        raise ConfigError(f"--calibration {calibration} with --simulate, expected none: what a simulated arm has goes into {folder} only")
+    before = simulated_session.truth_of(folder)
+    wanted = (seed, camera, live)
+    if folder.exists() and (any(folder.iterdir()) if before is None else (before.seed, before.camera, before.live) != wanted):
+        options = f"--simulate --seed {seed} --camera {camera}{' --live' * live}"
+        raise ConfigError(f"--images {folder} has other images, expected a new folder, or one of {options}; name another")
+    return folder
 
 
 def servos(
@@ -224,13 +261,7 @@ def _simulated(images: Path | None, camera: Camera, calibration: Path | None, se
     from calibration.simulated import arm as simulated_arm
     from calibration.simulated import session as simulated_session
 
-    folder = images or Path(f"simulated-arm-{seed}" + ("" if camera == "wrist" else f"-{camera}"))
-    if calibration and calibration != folder / simulated_session.CALIBRATION:
-        raise ConfigError(f"--calibration {calibration} with --simulate, expected none: what a simulated arm has goes into {folder} only")
-    before = simulated_session.truth_of(folder)
-    if folder.exists() and (any(folder.iterdir()) if before is None else (before.seed, before.camera) != (seed, camera)):
-        wanted = f"--simulate --seed {seed} --camera {camera}"
-        raise ConfigError(f"--images {folder} has other images, expected a new folder, or one of {wanted}; name another")
+    folder = _simulated_folder(images, camera, calibration, seed, live=False)
     console = Console(stderr=True, quiet=quiet)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, disable=quiet) as progress:

@@ -115,11 +115,11 @@ def settings_of(config: Path | None) -> "Config":
 
 def simulated(board: "Board", settings: "Config", seed: int, show: "Show", *, quiet: bool) -> "SimulatedCamera":
     """A simulated camera in place of the configured one, and it says so."""
-    from calibration.simulated.camera import SimulatedCamera
+    from calibration.simulated.camera import SimulatedCamera, drawn_optics
 
     if not quiet:
         typer.echo("simulated: the camera, the board and who moves them; nothing real is measured", err=True)
-    return SimulatedCamera(board, (settings.camera.width, settings.camera.height), seed, show)
+    return SimulatedCamera(board, drawn_optics((settings.camera.width, settings.camera.height), seed), seed, show)
 
 
 def print_json(value: Any) -> None:

@@ -111,6 +111,7 @@ def simulated(path: Path, one: Robot, folder: Path, seed: int, options: Options)
     Raises `ConfigError` where there are no such pictures.
     """
     from calibration.simulated import session as simulated_session
+    from calibration.simulated import software_arm
     from calibration.simulated import touch as simulated_touch
 
     truth = simulated_session.truth_of(folder)
@@ -119,7 +120,7 @@ def simulated(path: Path, one: Robot, folder: Path, seed: int, options: Options)
             f"{folder} has no pictures of simulated arm {seed}, expected them, so that it is calibrated; "
             f"run dofbot calibrate handeye --simulate --seed {seed} first"
         )
-    arm = simulated_touch.arm(truth, arm_session.arm_as_taken(folder / arm_session.NAME, one.config, one.before).bus)
+    arm = software_arm.arm(truth, arm_session.arm_as_taken(folder / arm_session.NAME, one.config, one.before).bus)
     settings = msgspec.structs.replace(one.config, bus=msgspec.structs.replace(one.config.bus, i2c="emulated"))
     one = one._replace(config=settings)
     if not _is_complete(path, options):

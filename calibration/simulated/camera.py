@@ -5,7 +5,7 @@ holds it (`Hand`), or stays on the table while an arm comes back to one pose, as
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -37,18 +37,30 @@ NEARER_RAD = {"right": 0.0, "lower": np.pi / 2.0, "left": np.pi, "upper": -np.pi
 Show = Callable[[Lens], Float64]  # what is before a camera with that lens in its next frame: `transform_board_to_camera`
 
 
+class Optics(NamedTuple):
+    """A lens as its factory tells it, a little off, and as it is, which only a simulation knows."""
+
+    factory: Intrinsics
+    lens: Lens
+
+
+def drawn_optics(size: tuple[int, int], seed: int) -> Optics:
+    """One camera of a kind, of (width, height) pixels."""
+    draws = np.random.default_rng((seed, 0))
+    focal = FOCAL_SHARE * size[0] * (1.0 + draws.normal(0.0, UNLIKE_SD))
+    factory = Intrinsics(*size, focal, focal, (size[0] - 1) / 2.0, (size[1] - 1) / 2.0)
+    focal *= 1.0 + draws.normal(0.0, FOCAL_SD)
+    centre = draws.normal(factory[4:], CENTRE_SD_PX)
+    return Optics(factory, Lens(Intrinsics(*size, focal, focal, *centre.tolist()), (float(draws.normal(0.0, K1_SD)), 0.0, 0.0, 0.0, 0.0)))
+
+
 class SimulatedCamera:
-    """A `DepthCamera` whose frames have an image. `lens` is the true one, which only a simulation knows."""
+    """A `DepthCamera` whose frames have an image."""
 
     serial = SimulatorCamera.serial
 
-    def __init__(self, board: Board, size: tuple[int, int], seed: int, show: Show) -> None:
-        draws = np.random.default_rng((seed, 0))
-        focal = FOCAL_SHARE * size[0] * (1.0 + draws.normal(0.0, UNLIKE_SD))
-        self.factory = Intrinsics(*size, focal, focal, (size[0] - 1) / 2.0, (size[1] - 1) / 2.0)
-        focal *= 1.0 + draws.normal(0.0, FOCAL_SD)
-        centre = draws.normal(self.factory[4:], CENTRE_SD_PX)
-        self.lens = Lens(Intrinsics(*size, focal, focal, *centre.tolist()), (float(draws.normal(0.0, K1_SD)), 0.0, 0.0, 0.0, 0.0))
+    def __init__(self, board: Board, optics: Optics, seed: int, show: Show) -> None:
+        self.factory, self.lens = optics
         self._board = board
         self._show = show
         self._noise = np.random.default_rng((seed, 1))

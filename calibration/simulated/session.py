@@ -31,7 +31,8 @@ BOARD, CALIBRATION, JOINTS, TRUTH = "board.json", "calibration.json", "joints.cs
 SERIAL = "simulated"
 DRIVER: Literal["dofbot_board"] = "dofbot_board"  # of 0.08° a count; pictures are taken as if servos had none
 DRAWN = boards.charuco(7, 5)  # the board of `simulated_arm`: 6 × 4 inner corners, 25 mm apart
-FIRST_CORNER_M = 0.025  # from the upper left of the pattern, along both edges
+FROM_CORNER = np.eye(4)  # `simulated_arm` counts the board from its first inner corner, 25 mm from the pattern's upper left
+FROM_CORNER[:2, 3] = -0.025
 LENS_SIGMA = {"fx": 0.6, "fy": 0.6, "cx": 0.5, "cy": 0.5, "k1": 0.005, "k2": 0.01}  # what 30 views of a lens calibration leave
 
 
@@ -46,6 +47,7 @@ class Truth(Struct, frozen=True, forbid_unknown_fields=True):
     scales: list[float]
     all_zeros_deg: list[float]  # those that no picture shows, too
     tool_in_table_m: dict[str, tuple[float, float]]  # where the tool really was in each image
+    live: bool = False  # the arm went there, as the real one does
 
     @property
     def joint1_zero_deg(self) -> float:
@@ -70,7 +72,6 @@ def take(
     camera: CameraPlace = "wrist",
 ) -> None:
     """Fill the folder, picture by picture; pictures that are there stay. The same seed gives the same arm and pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
     draws = np.random.default_rng(seed)
     one = simulated_arm.robot(draws, errors, camera)
     commanded = np.vstack((plan.calibrate_rad, plan.held_out_rad))
@@ -78,25 +79,38 @@ def take(
     arm = ServoArm(true_joints, simulated_arm.MOUNT, camera)
     names = [f"pose-{number:02d}.png" for number in range(1, len(commanded) + 1)]
     tools = arm.chain(one.truth.zeros_rad, one.truth.scales).transform_flange_to_table[:, :2, 3]
-    gauge = one.in_gauge()
-    truth = Truth(
-        seed, camera, errors.gauss_deg, gauge.hand_eye.tolist(), np.degrees(gauge.zeros_rad).tolist(), gauge.scales.tolist(),
-        np.degrees(one.truth.zeros_rad).tolist(),
-        {name: (float(x), float(y)) for name, (x, y) in zip(names, tools, strict=True)},
-    )  # fmt: skip
-    _describe(folder, _as_told(one.truth, seed), truth)
+    _describe(folder, one, seed, {name: (float(x), float(y)) for name, (x, y) in zip(names, tools, strict=True)}, live=False)
     held_out = np.arange(len(commanded)) >= len(plan.calibrate_rad)
     posed = {name: joints_file.Posed(q, bool(out)) for name, q, out in zip(names, commanded, held_out, strict=True)}
     joints_file.save(folder / JOINTS, posed)
-    lens = _lens(one.truth)
-    from_corner = np.eye(4)
-    from_corner[:2, 3] = -FIRST_CORNER_M
+    lens = lens_of(one.truth)
     for number, (name, pose) in enumerate(zip(names, transform_board_to_camera(one.truth, arm), strict=True)):
         if not (folder / name).exists():
             noise = np.random.default_rng((seed, 2, number))
-            picture = render.noisy(render.blurred(render.view(DRAWN, pose @ from_corner, lens), render.BLUR_PX), render.GREY_SD, noise)
+            picture = render.noisy(render.blurred(render.view(DRAWN, pose @ FROM_CORNER, lens), render.BLUR_PX), render.GREY_SD, noise)
             write_atomically(folder / name, cv2.imencode(".png", picture)[1].tobytes())
         show(name)
+
+
+def begin(folder: Path, seed: int, errors: simulated_arm.Errors, camera: CameraPlace = "wrist") -> simulated_arm.Robot:
+    """The same arm before its first picture, for one that takes them live; a folder that was begun stays as it is."""
+    one = simulated_arm.robot(np.random.default_rng(seed), errors, camera)
+    if truth_of(folder) is None:
+        _describe(folder, one, seed, {}, live=True)
+    return one
+
+
+def note(image: Path, tool_in_table_m: tuple[float, float]) -> None:
+    """Add to the truth where the tool really was in a live image."""
+    truth = truth_of(image.parent)
+    assert truth is not None  # `begin` has written it
+    _save(image.parent, msgspec.structs.replace(truth, tool_in_table_m=truth.tool_in_table_m | {image.name: tool_in_table_m}))
+
+
+def lens_of(state: State) -> Lens:
+    """The lens that a state has."""
+    fx, fy, cx, cy = map(float, state.lens[:4])
+    return Lens(Intrinsics(*plan_poses.IMAGE_PX, fx, fy, cx, cy))
 
 
 def _as_told(state: State, seed: int) -> State:
@@ -107,20 +121,25 @@ def _as_told(state: State, seed: int) -> State:
     return state._replace(lens=told)
 
 
-def _describe(folder: Path, state: State, truth: Truth) -> None:
+def _describe(folder: Path, one: simulated_arm.Robot, seed: int, tools: dict[str, tuple[float, float]], *, live: bool) -> None:
     """Board, lens and truth; the calibration file, too, unless it is there: it may have results."""
+    folder.mkdir(parents=True, exist_ok=True)
     boards.save(folder / BOARD, boards.measured(DRAWN, (100.0, 100.0)))
-    write_atomically(folder / TRUTH, msgspec.json.format(msgspec.json.encode(truth)) + b"\n")
+    gauge = one.in_gauge()
+    truth = Truth(
+        seed, one.camera, one.errors.gauss_deg, gauge.hand_eye.tolist(), np.degrees(gauge.zeros_rad).tolist(), gauge.scales.tolist(),
+        np.degrees(one.truth.zeros_rad).tolist(), tools, live,
+    )  # fmt: skip
+    _save(folder, truth)
     if not (folder / CALIBRATION).exists():
-        lens = _lens(state)
+        lens = lens_of(_as_told(one.truth, seed))
         part = files.Lens(SERIAL, lens.intrinsics, lens.distortion, files.made("dofbot calibrate handeye --simulate", LENS_SIGMA))
         blank = files.blank(Config(bus=BusConfig(driver=DRIVER)), urdf.dofbot_sha256())
         files.save(folder / CALIBRATION, msgspec.structs.replace(blank, lens=part))
 
 
-def _lens(state: State) -> Lens:
-    fx, fy, cx, cy = map(float, state.lens[:4])
-    return Lens(Intrinsics(*plan_poses.IMAGE_PX, fx, fy, cx, cy))
+def _save(folder: Path, truth: Truth) -> None:
+    write_atomically(folder / TRUTH, msgspec.json.format(msgspec.json.encode(truth)) + b"\n")
 
 
 def truth_of(folder: Path) -> Truth | None:

@@ -9,24 +9,14 @@ from zlib import crc32
 import numpy as np
 
 from calibration.live.touch import Pointer
-from calibration.simulated.session import Truth
 from calibration.table_turn import READ_SIGMA_M
-from edge.clock import SteppedClock
-from edge.config import BusConfig
 from edge.kinematics import Mount, transform_tool_to_table
 from edge.messages import Float64
-from edge.simulated.arm_errors import ArmErrors
 from edge.simulated.emulated_arm import EmulatedArm
 
 LENGTH_SD_M = 0.002  # of how far the pointer sticks out, against what was told
 SIDE_SD_M = 0.001  # of how far it is held aside
 PAPER_SD_M = 0.002  # of where the grid lies, against under the base axis; a turn of it would be one of joint 1
-
-
-def arm(truth: Truth, as_taken: BusConfig) -> EmulatedArm:
-    """The same arm as in the pictures; `as_taken` are its servos as they were configured then, which is what its errors are of."""
-    errors = ArmErrors(zero_deg=(*truth.all_zeros_deg, 0.0), scale=(*(1.0 + np.array(truth.scales)).tolist(), 1.0))
-    return EmulatedArm(as_taken, SteppedClock(), errors=errors)
 
 
 class _Held(NamedTuple):

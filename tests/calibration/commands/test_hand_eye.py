@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.arm import joints_file
 from calibration.arm.model import ServoArm
-from calibration.live import touches_file
+from calibration.live import plan_poses, stills, touches_file
 from calibration.simulated import arm as simulated_arm
 from calibration.simulated import session as simulated_session
 from edge import calibration as files
@@ -159,3 +160,28 @@ def test_a_simulation_is_compared_with_its_truth_and_goes_into_its_own_folder_on
     robots_own = tmp_path / "robot.json"
     assert "simulated" in refusal(run("handeye", "--simulate", "--images", tmp_path / "new", "--calibration", robots_own), ConfigError)
     assert "other images" in refusal(run("handeye", "--simulate", "--seed", 4, "--images", tmp_path / "arm"), ConfigError)
+
+
+def test_a_simulated_arm_goes_to_its_poses_itself_and_is_found_as_it_is(tmp_path, monkeypatch, plan):
+    """Through planning, bus, gate and the wait for a still image, as a real one; to its truth."""
+    monkeypatch.setattr(plan_poses, "plan", lambda where: plan)
+    monkeypatch.setattr(stills, "SETTLES_FIRST", 1)
+    monkeypatch.setattr(stills, "SETTLES", 1)
+    live = ("handeye", "--live", "--simulate", "--seed", 3, "--images", tmp_path / "arm", "--json")
+    result = run(*live)
+    assert result.exit_code == 0, result.output
+    off = json.loads(result.stdout)["off_truth"]
+    assert off["hand_eye_mm"] < 0.6
+    assert off["hand_eye_deg"] < 0.15
+    truth, posed = simulated_session.truth_of(tmp_path / "arm"), joints_file.load(tmp_path / "arm" / "joints.csv")
+    assert set(truth.tool_in_table_m) == set(posed)
+    assert len(posed) < len(plan.calibrate_rad) + len(plan.held_out_rad)  # what is good enough ends it
+    arm = ServoArm(np.array([one.joints_rad for one in posed.values()]), simulated_arm.MOUNT)
+    nearly = arm.chain(np.radians(truth.all_zeros_deg), np.array(truth.scales)).transform_flange_to_table[:, :2, 3]
+    apart_m = np.linalg.norm(nearly - [truth.tool_in_table_m[name] for name in posed], axis=1)
+    assert 5e-4 < np.median(apart_m) < 5e-3  # 0.3° at each servo
+    again = run("handeye", "--images", tmp_path / "arm", "--json")
+    assert json.loads(again.stdout)["off_truth"] == off
+    assert "corrected since" in refusal(run(*live), ConfigError)
+    assert "other images" in refusal(run("handeye", "--simulate", "--seed", 3, "--images", tmp_path / "arm"), ConfigError)
+    assert "of its own" in refusal(run(*live, "--board", tmp_path / "arm" / "board.json"), ConfigError)

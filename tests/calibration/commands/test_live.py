@@ -15,7 +15,7 @@ from calibration.live.guides import VIEWS_MAX, VIEWS_MIN
 from calibration.opencv import Lens
 from calibration.simulated import arm as simulated_arm
 from calibration.simulated import render
-from calibration.simulated.camera import SimulatedCamera
+from calibration.simulated.camera import SimulatedCamera, drawn_optics
 from edge import calibration as files
 from edge.cameras import camera_check, capture
 from edge.clock import SteppedClock
@@ -186,7 +186,7 @@ class Wrist:
 
     def __init__(self, monkeypatch, settings: Config, plan) -> None:
         self.arm = EmulatedArm(settings.bus, SteppedClock())
-        self.camera = SimulatedCamera(BOARD, SIZE, 1, self._shown)
+        self.camera = SimulatedCamera(BOARD, drawn_optics(SIZE, 1), 1, self._shown)
         few = plan._replace(calibrate_rad=plan.calibrate_rad[:2], held_out_rad=plan.held_out_rad[:1])
         monkeypatch.setattr(emulated, "emulated_arm", lambda config: self.arm)
         monkeypatch.setattr(plan_poses, "plan", lambda where: few)

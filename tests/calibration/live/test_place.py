@@ -9,7 +9,7 @@ from calibration.live.guides import EDGES, FACING, VIEWS_MAX, VIEWS_MIN, LensGui
 from calibration.live.place import Place, place_of
 from calibration.opencv import Lens, project
 from calibration.simulated import render
-from calibration.simulated.camera import MOVES, RESTS, Hand, SimulatedCamera
+from calibration.simulated.camera import MOVES, RESTS, Hand, SimulatedCamera, drawn_optics
 from tests.calibration.scenes import BOARD
 from tests.calibration.scripted_camera import FACTORY, SIZE
 
@@ -63,7 +63,7 @@ def test_a_guide_wants_what_was_seen_least_and_is_content_in_the_end() -> None:
     hand = Hand(BOARD, draws)
     hand.follow(guide.wanted)
     assert guide.wanted.edge in EDGES
-    camera = SimulatedCamera(BOARD, SIZE, 5, hand)
+    camera = SimulatedCamera(BOARD, drawn_optics(SIZE, 5), 5, hand)
     while not guide.is_complete:
         assert guide.views < VIEWS_MAX
         hand.follow(guide.wanted)
