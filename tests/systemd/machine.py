@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -81,14 +82,19 @@ class Machine:
         self.run("systemctl", verb, *options, UNIT, check=check)
         return time.monotonic() - began_s
 
-    def dofbot(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def dofbot(self, *arguments: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
         """One of our own verbs."""
-        return self.run(f"{ENVIRONMENT}/bin/dofbot", *arguments, check=check)
+        return self.run(f"{ENVIRONMENT}/bin/dofbot", *arguments, check=check, text=text)
 
     def write(self, path: str, content: str | bytes) -> None:
         """A file inside, readable by everybody."""
         data = content.encode() if isinstance(content, str) else content
         self.run("python3", "-c", f"import sys; open({path!r}, 'wb').write(bytes.fromhex(sys.stdin.read()))", text=data.hex())
+
+    def add_package(self, package: Path) -> None:
+        """A Python package of the outside, for the installed version: the camera's library is in no bundle for this Python."""
+        to = self.run(f"{ENVIRONMENT}/bin/python", "-c", "import sysconfig; print(sysconfig.get_path('platlib'))").stdout.strip()
+        shutil.copytree(package, f"/proc/{self._leader}/root{to}/{package.name}", dirs_exist_ok=True)
 
     def show(self, name: str) -> str:
         """A property of the service."""
