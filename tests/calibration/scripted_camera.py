@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +11,6 @@ from calibration.opencv import Image, Lens
 from edge.errors import ObservationError
 from edge.messages import Frame, Intrinsics
 from tests.calibration.scenes import BOARD, facing
-
-if TYPE_CHECKING:
-    from edge.cameras.realsense import RealSenseCamera
 
 SIZE = (424, 240)
 FACTORY = Intrinsics(*SIZE, 253.0, 253.0, 211.5, 119.5)
@@ -52,10 +48,10 @@ class ScriptedCamera:
         self.is_closed = True
 
 
-def board_in_software(shift_px: float, frames: int = 1_000_000, record: str = "") -> "RealSenseCamera":
+def board_in_software(shift_px: float, frames: int = 1_000_000) -> "object":
     """What `CaptureProcess` opens in a test: the RealSense driver on librealsense's software device, before a board that stays.
 
-    It is unplugged after so many frames. They are kept in a new file `record`, if one is named.
+    It is unplugged after so many frames.
     """
     from edge.cameras.realsense import RealSenseCamera
     from tests.edge.software_realsense import FX, HEIGHT, WIDTH, SoftwareRealSense
@@ -74,4 +70,4 @@ def board_in_software(shift_px: float, frames: int = 1_000_000, record: str = ""
             time.sleep(1 / 30)
 
     threading.Thread(target=feed, daemon=True).start()
-    return RealSenseCamera(image=True, record=record, find=lambda rs, serial: device.device)
+    return RealSenseCamera(image=True, find=lambda rs, serial: device.device)

@@ -91,10 +91,18 @@ class Machine:
         data = content.encode() if isinstance(content, str) else content
         self.run("python3", "-c", f"import sys; open({path!r}, 'wb').write(bytes.fromhex(sys.stdin.read()))", text=data.hex())
 
-    def add_package(self, package: Path) -> None:
-        """A Python package of the outside, for the installed version: the camera's library is in no bundle for this Python."""
-        to = self.run(f"{ENVIRONMENT}/bin/python", "-c", "import sysconfig; print(sysconfig.get_path('platlib'))").stdout.strip()
-        shutil.copytree(package, f"/proc/{self._leader}/root{to}/{package.name}", dirs_exist_ok=True)
+    def copy(self, path: Path, to: str) -> None:
+        """A file or folder of the outside."""
+        inside = Path(f"/proc/{self._leader}/root{to}")
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, inside, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(path, inside)
+
+    def packages(self) -> str:
+        """Where the installed version has its Python packages."""
+        return self.run(f"{ENVIRONMENT}/bin/python", "-c", "import sysconfig; print(sysconfig.get_path('platlib'))").stdout.strip()
 
     def show(self, name: str) -> str:
         """A property of the service."""

@@ -1,46 +1,47 @@
-"""The camera is looked at before each start of the service, under a real systemd: what is found says whether the arm may be armed.
+"""The camera is looked at before each start of the service, under a real systemd: what is found says whether the arm may be armed."""
 
-The camera is a recording, which the RealSense driver made of a board before the SDK's software device.
-"""
-
+import io
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 import urdf
-from calibration import boards
+from calibration import boards, render
 from calibration.check import RETURNS_MIN
-from calibration.stills import SETTLES_FIRST
+from calibration.opencv import Lens
 from edge import calibration as files
 from edge.cameras import camera_check
 from edge.cameras.camera_check import Checked
 from edge.config import Config
-from tests.calibration.scenes import BOARD
-from tests.calibration.scripted_camera import board_in_software
+from edge.messages import Intrinsics
+from tests.calibration.scenes import BOARD, facing
 from tests.systemd.conftest import Measure
 from tests.systemd.machine import CONFIG, Machine, wait_for
+from tests.systemd.rootfs import ROOT
 
 pytestmark = pytest.mark.systemd
 STATE = "/var/lib/dofbot-grasp"
 REFERENCE, CALIBRATION, BOARD_FILE = f"{STATE}/check.json", f"{STATE}/calibration.json", "/root/fixed.json"
 CHECKED = str(camera_check.path_of(Path(CALIBRATION)))
-WHERE_IT_WAS, MOVED, ELSEWHERE = "home", "moved", "elsewhere"
-SHIFT_PX = {WHERE_IT_WAS: 0.0, MOVED: 3.0, ELSEWHERE: 1000.0}  # 3 px are 2 mm on the board, 0.15 m away; the last sees none of it
-FRAMES = 2 * SETTLES_FIRST  # then the recording begins again
+CONFIGURED = f'{CONFIG}[camera]\ndriver = "realsense"\n[calibration]\nfile = "{CALIBRATION}"\ncheck_max_age_h = 24.0\n'
+MOVED_PX = 3.0  # 2 mm on the board, which is 0.15 m away
+OUT_OF_VIEW_PX = 1000.0
 REFUSED = 4  # exit code
 
 
-def sees(service: Machine, what: str) -> None:
-    """Let the configured camera see that, and the arm ask for a check."""
-    asked = f'[calibration]\nfile = "{CALIBRATION}"\ncheck_max_age_h = 24.0\n'
-    camera = f'[camera]\ndriver = "replay"\nfile = "{STATE}/{what}.db3"\nloop = true\n'
-    service.write("/etc/dofbot-grasp/config.toml", CONFIG + camera + asked)
+def sees(service: Machine, lens: Intrinsics, shift_px: float = 0.0) -> None:
+    """Let the camera see the board so far beside where it was."""
+    from tests.systemd.plugged_in import PICTURE
+
+    file = io.BytesIO()
+    np.save(file, render.view(BOARD, facing(0.15, BOARD.size_m, 0.1), Lens(lens._replace(cx=lens.cx + shift_px))))
+    service.write(PICTURE, file.getvalue())
 
 
 def found(service: Machine) -> Checked:
@@ -53,85 +54,105 @@ def children(service: Machine, pid: str) -> list[str]:
     return service.run("cat", f"/proc/{pid}/task/{pid}/children", check=False).stdout.split()
 
 
+def why_refused(service: Machine) -> str:
+    """Why `dofbot arm` is refused."""
+    result = service.dofbot("arm", check=False)
+    assert result.returncode == REFUSED, result.stdout
+    return " ".join(result.stderr.split())
+
+
 @pytest.fixture(scope="module")
-def taught(
+def lens(
     machine: Machine, installed: dict[str, Any], simulator: "subprocess.Popen[bytes]", tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """What a person does once, as root: calibrate the lens, fix a board, and take the reference with the configured camera."""
+) -> Iterator[Intrinsics]:
+    """Of a camera that is plugged in, and is calibrated. Everything but the device itself is what a robot has."""
     sdk = pytest.importorskip("pyrealsense2", reason="the RealSense SDK is not installed here", exc_type=ImportError)
-    folder = tmp_path_factory.mktemp("taught")
-    machine.add_package(Path(sdk.__file__).parent)
-    for name, shift_px in SHIFT_PX.items():
-        file = folder / f"{name}.db3"
-        with closing(board_in_software(shift_px, FRAMES, str(file))) as camera:
-            lens = camera.start()
-            wait_for(lambda camera=camera: camera.latest().sequence == FRAMES - 1, 10.0, "all frames are recorded")
-        machine.write(f"{STATE}/{name}.db3", file.read_bytes())
+    from tests.edge.software_realsense import FX, HEIGHT, WIDTH
+    from tests.systemd.plugged_in import DRIVER
+
+    packages = machine.packages()
+    machine.copy(Path(sdk.__file__).parent, f"{packages}/pyrealsense2")
+    for module in ("tests/edge/software_realsense.py", "tests/systemd/plugged_in.py"):
+        machine.copy(ROOT / module, f"{packages}/{module}")
+    driver = machine.run("cat", f"{packages}/edge/cameras/realsense.py").stdout
+    machine.write(f"{packages}/edge/cameras/realsense.py", driver + DRIVER)
+    lens, folder = Intrinsics(WIDTH, HEIGHT, FX, FX, WIDTH / 2 - 0.5, HEIGHT / 2 - 1.5), tmp_path_factory.mktemp("calibrated")
     made = files.Lens("123456789012", lens, (0.0,) * 5, files.made("test"))
     files.save(folder / "calibration.json", msgspec.structs.replace(files.blank(Config(), urdf.dofbot_sha256()), lens=made))
     boards.save(folder / "fixed.json", BOARD)
-    machine.write(CALIBRATION, (folder / "calibration.json").read_bytes())
-    machine.write(BOARD_FILE, (folder / "fixed.json").read_bytes())
+    machine.copy(folder / "calibration.json", CALIBRATION)
+    machine.copy(folder / "fixed.json", BOARD_FILE)
+    yield lens
+    machine.write(f"{packages}/edge/cameras/realsense.py", driver)
 
 
 @pytest.fixture
-def watched(service: Machine, taught: None) -> Iterator[Machine]:
-    """The service, with a reference that it checks against at each start."""
-    sees(service, WHERE_IT_WAS)
+def watched(service: Machine, lens: Intrinsics) -> Iterator[Machine]:
+    """The service, whose camera is checked at each start against what a person has let it learn, as root."""
+    service.write("/etc/dofbot-grasp/config.toml", CONFIGURED)
+    sees(service, lens)
     service.run("rm", "-f", CHECKED)
-    learn = ("calibrate", "check", "--live", "--learn", "--board", BOARD_FILE, "--reference", REFERENCE)
+    learn = ("calibrate", "check", "--live", "--learn", "--board", BOARD_FILE, "--reference", REFERENCE, "--calibration", CALIBRATION)
     service.dofbot(*learn, "--config", "/etc/dofbot-grasp/config.toml", text="\n" * RETURNS_MIN)
     service.mark()
     yield service
-    service.run("rm", "-f", REFERENCE)
+    service.run("rm", REFERENCE)
 
 
 def test_a_camera_that_is_where_it_was_lets_the_arm_be_armed(watched: Machine, measure: Measure) -> None:
     measure("start → READY, the camera checked before", watched.systemctl("start"), 10.0)
-    assert "where it was: 0.0" in watched.said("where it was").text
-    assert watched.show("ActiveState") == "active"
+    assert watched.said("where it was: 0.0")
     assert not found(watched).has_moved
     assert watched.run("stat", "--format=%U:%G", CHECKED).stdout.strip() == "dofbot:dofbot"
     watched.dofbot("arm")
+    watched.run("sh", "-c", f"kill -KILL {watched.show('MainPID')}")
+    wait_for(lambda: watched.show("NRestarts") == "1" and watched.show("ActiveState") == "active", 15.0, "it is restarted")
+    watched.dofbot("arm")  # the socket that was left behind is nobody who has the camera
 
 
-def test_a_camera_that_has_moved_does_not_until_it_is_back(watched: Machine) -> None:
-    sees(watched, MOVED)
+def test_a_camera_that_has_moved_does_not_until_it_is_back(watched: Machine, lens: Intrinsics) -> None:
+    sees(watched, lens, MOVED_PX)
     watched.systemctl("start")
-    assert watched.show("ActiveState") == "active"
     off_mm = found(watched).off_mm
-    assert 1.5 < off_mm < 2.5  # 3 px at 0.15 m
-    refused = watched.dofbot("arm", check=False)
-    assert refused.returncode == REFUSED
-    assert f"the camera has moved: {off_mm:.1f} mm off on the board" in " ".join(refused.stderr.split())
-    sees(watched, WHERE_IT_WAS)
+    assert 1.5 < off_mm < 2.5
+    assert f"the camera has moved: {off_mm:.1f} mm off on the board" in why_refused(watched)
+    sees(watched, lens)
     watched.systemctl("restart")
     watched.dofbot("arm")
 
 
-def test_a_check_that_cannot_say_leaves_the_last_one_standing(watched: Machine) -> None:
-    sees(watched, ELSEWHERE)
+def test_a_check_that_cannot_say_leaves_the_last_one_standing(watched: Machine, lens: Intrinsics) -> None:
+    sees(watched, lens, OUT_OF_VIEW_PX)
     watched.systemctl("start")
-    watched.said("dofbot: cannot say: no board in view")
-    refused = watched.dofbot("arm", check=False)
-    assert refused.returncode == REFUSED
-    assert "the camera was never checked" in " ".join(refused.stderr.split())
-    sees(watched, WHERE_IT_WAS)
+    assert watched.said("dofbot: cannot say: no board in view")
+    assert "the camera was never checked" in why_refused(watched)
+    sees(watched, lens)
     watched.systemctl("restart")
     before = found(watched)
-    sees(watched, ELSEWHERE)
+    sees(watched, lens, OUT_OF_VIEW_PX)
     watched.systemctl("restart")
     assert found(watched) == before
     watched.dofbot("arm")
 
 
-def test_a_check_that_hangs_is_ended_and_the_service_starts(watched: Machine, measure: Measure) -> None:
+def test_a_camera_that_another_program_has_cannot_be_checked(watched: Machine) -> None:
+    from tests.systemd.plugged_in import PICTURE
+
+    held = "systemd-run --quiet --unit=another-program flock {} sleep infinity"
+    watched.run(*held.format(PICTURE).split())
     watched.systemctl("start", "--no-block")
+    assert "Device or resource busy" in watched.said("dofbot: cannot say: the camera cannot be opened").text
+    watched.run("systemctl", "stop", "another-program")
+    wait_for(lambda: watched.show("ActiveState") == "active", 20.0, "it is active once the camera is free")
+
+
+def test_a_check_that_hangs_is_ended_and_the_service_starts(watched: Machine, measure: Measure) -> None:
     began_s = time.monotonic()
+    watched.systemctl("start", "--no-block")
     check = wait_for(lambda: children(watched, watched.show("ControlPID")), 5.0, "the check runs")
     watched.run("sh", "-c", f"kill -STOP {' '.join(check)}")
     wait_for(lambda: watched.show("ActiveState") == "active", 40.0, "the service starts")
     measure("start → READY, the check frozen", time.monotonic() - began_s, 15.0)
     assert watched.show("NRestarts") == "0"
-    assert "timeout: sending signal TERM" in watched.said("timeout").text
-    assert watched.dofbot("arm", check=False).returncode == REFUSED
+    assert watched.said("timeout: sending signal TERM")
+    assert "the camera was never checked" in why_refused(watched)
