@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import urdf
-from calibration import boards, render
+from calibration import boards
 from calibration.check import RETURNS_MIN
 from calibration.opencv import Lens
+from calibration.simulated import render
 from edge import calibration as files
 from edge.cameras import camera_check
 from edge.cameras.camera_check import Checked
