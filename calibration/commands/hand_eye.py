@@ -27,7 +27,10 @@ Joints = Annotated[
     ),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file that describes the robot: mount, servos.")]
-Simulate = Annotated[bool, typer.Option("--simulate", help="Let a simulated arm with errors take the images: no hardware, truth known.")]
+Simulate = Annotated[
+    bool,
+    typer.Option("--simulate", help="Let a simulated arm with errors take the images, --live or all at once: no hardware, truth known."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="--simulate: which arm.")]
 Report = Annotated[
     Path | None, typer.Option(help="Write a page with pictures to this HTML file; report.html among the images if left out.")
