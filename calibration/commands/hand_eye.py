@@ -27,10 +27,7 @@ Joints = Annotated[
     ),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file that describes the robot: mount, servos.")]
-Simulate = Annotated[
-    bool,
-    typer.Option("--simulate", help="Let a simulated arm with errors take the images, --live or all at once: no hardware, truth known."),
-]
+Simulate = Annotated[bool, typer.Option("--simulate", help="Let a simulated arm with errors take the images: no hardware, truth known.")]
 Seed = Annotated[int, typer.Option(min=0, help="--simulate: which arm.")]
 Report = Annotated[
     Path | None, typer.Option(help="Write a page with pictures to this HTML file; report.html among the images if left out.")
@@ -69,7 +66,10 @@ def handeye(
     config: ConfigFile = None,
     report: Report = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Let the arm move to planned poses by itself, slowly, and take an image in each.")
+        bool,
+        typer.Option(
+            "--live", help="Let the arm move to planned poses by itself, slowly, and take an image in each; also with --simulate."
+        ),
     ] = False,
     manual: Annotated[bool, typer.Option("--manual", help="Move the arm by hand; its joints are read back, or you type them.")] = False,
     take: Annotated[
