@@ -1,7 +1,8 @@
 """Fault injection in PX4's vocabulary: what can be broken, how, from when and for how long, and how often it really was.
 
-PX4 (docs/en/debug/failure_injection.md) has a component and a failure type, all but `moved` are its own, refuses both unless a parameter
-allows them, and tests that refusal; ArduPilot's tests assert that a disturbance was applied, hence the counts. `edge/simulated/faulty.py` applies them.
+PX4 (docs/en/debug/failure_injection.md) has a component and a failure type, refuses both unless a parameter allows them,
+and tests that refusal; `moved` is ours. ArduPilot's tests assert that a disturbance was applied, hence the counts.
+`edge/simulated/faulty.py` applies them.
 """
 
 import logging

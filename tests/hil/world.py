@@ -26,7 +26,6 @@ from edge.messages import Float32, Float64, Grey, Intrinsics, JointCommand
 from edge.simulated.wire import PulsesUs
 from trainer import spec
 from trainer.render import BOX, DepthRenderer
-from trainer.sensors import LENS
 from trainer.server import SimulatorServer
 
 ENTRY = struct.Struct("<13d")  # monotonic time, six pulses, six shafts (both in µs)
@@ -37,6 +36,7 @@ MOUNT = Mount(CONTRACT.robot.base_height_m, CONTRACT.robot.inverted)
 SERVOS = BusConfig().servos
 PARKED = JointCommand._make((*robot.PARK_RAD, CONTRACT.episode.open_m))
 PARKED_US = pulses_us(PARKED, SERVOS)
+WIDE = Intrinsics(240, 192, 160.0, 160.0, 119.5, 95.5)  # the marker on the table has 21 px from the start; more of them take more time
 BLOCK_M = CONTRACT.episode.block_size_m
 HOLDING_US = pulses_us(PARKED._replace(opening_m=BLOCK_M), SERVOS)[5]
 START_IN_TABLE_M = (0.01, 0.10, BLOCK_M / 2.0)  # of the block's centre
@@ -52,7 +52,7 @@ class BenchWorld:
         self.now_s = 0.0
         self._sink = sink
         pose = np.array(CONTRACT.camera.transform_camera_to_tool)
-        self._narrow, self._wide = (DepthRenderer(lens, pose) for lens in (CONTRACT.camera.intrinsics, LENS))
+        self._narrow, self._wide = (DepthRenderer(lens, pose) for lens in (CONTRACT.camera.intrinsics, WIDE))
         self._random = np.random.default_rng(0)
         self._grey: Any = None  # `trainer.grey.GreyCamera`, once it is asked for
         self.reset()
@@ -62,7 +62,7 @@ class BenchWorld:
         self.stalled = False  # servos do not move
         self.blank = False  # the camera sees nothing
         self.block = True  # there is one to grasp
-        self.wide = False  # the camera has the pixels of a D405, which markers can be found in, in the same place
+        self.wide = False  # the camera has enough pixels to find markers in, in the same place
         self._goals_us = self._shafts_us = PARKED_US
         self._block_in_table_m = START_IN_TABLE_M
 
@@ -99,8 +99,11 @@ class BenchWorld:
     def grey_image(self) -> Grey:
         """That of the last depth image: with a marker on the block, and one on the table."""
         if self._grey is None:
-            from trainer.grey import GreyCamera  # which takes OpenCV, and few rows ask for it
+            import cv2  # which few rows ask for
 
+            from trainer.grey import GreyCamera
+
+            cv2.setNumThreads(1)  # pulses must not wait for other threads
             self._grey = GreyCamera(self, BlockConfig(), self._random)
         return self._grey.image(self._depth_m)
 

@@ -1,6 +1,7 @@
 """A marker that is glued to the table tells whether the camera still sits where it was calibrated, as each descent begins."""
 
 import re
+from math import ceil
 
 import numpy as np
 import pytest
@@ -64,9 +65,11 @@ def test_a_camera_in_its_place_is_asked_once_a_try(shift_m: float) -> None:
     assert refuses(fixed, frames(seen(RIGHT, (0.08 + shift_m, 0.14)), seen(RIGHT, (0.0, 0.1), 30), count=5)) == [""] * 5
     assert refuses(fixed, frames(count=50, since_s=9.2)) == [""] * 50  # a hand, or the block, is before it
     fixed.forget()
-    said = refuses(fixed, frames(seen(RIGHT, (0.08, 0.14), 35), count=12, since_s=12.0))
-    assert said[:9] == [""] * 9
-    assert set(said[9:]) == {"the fixed marker 36 is not in view, expected at (80, 140) mm; uncover it, or look at the camera: has it moved?"}
+    said, first = refuses(fixed, frames(seen(RIGHT, (0.08, 0.14), 35), count=15, since_s=12.0)), ceil(SETTLED_S / 0.04) + 4
+    assert said[:first] == [""] * first
+    assert set(said[first:]) == {
+        "the fixed marker 36 is not in view, expected at (80, 140) mm; uncover it, or look at the camera: has it moved?"
+    }
 
 
 def test_frames_now_and_then_are_off_and_do_not_count() -> None:
@@ -80,11 +83,13 @@ def test_frames_now_and_then_are_off_and_do_not_count() -> None:
     [((0.012, 0.0, 0.0), (0.0, 0.0, 0.0)), ((0.0, 0.0, 0.0), (0.0, 0.07, 0.0)), ((0.0, 0.0, 0.0), (0.07, 0.0, 0.0))],
     ids=["12 mm aside", "4° aside", "4° ahead"],
 )
-def test_a_camera_that_was_knocked_is_found_within_half_a_second_of_the_descents_begin(shift_m: tuple[float, ...], turn_rad: tuple[float, ...]) -> None:
+def test_a_camera_that_was_knocked_is_found_within_half_a_second_of_the_descents_begin(
+    shift_m: tuple[float, ...], turn_rad: tuple[float, ...]
+) -> None:
     fixed, moved = begun(), RIGHT @ offset(shift_m, turn_rad)
     said = refuses(fixed, frames(seen(moved), count=10))
     assert said[:4] == [""] * 4
-    assert SETTLED_S + 0.04 * 5 < 0.5
+    assert SETTLED_S + 0.04 * 5 <= 0.5
     for reason in said[4:]:  # it stays so
         assert re.search(r"seen \d\d mm from its place, expected at most \d+; has the camera moved\? fasten it", reason)
     back = refuses(fixed, frames(seen(RIGHT), count=5, since_s=9.4))  # pushed back

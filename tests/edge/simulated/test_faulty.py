@@ -162,7 +162,9 @@ def test_a_camera_that_was_turned_sees_table_and_markers_where_it_would(turn_rad
     faults.inject(Fault("camera", "moved", turn_rad))
     frame = camera.latest()
     for one, old in zip(frame.markers, markers, strict=True):
-        wanted = marker_on(*((0.02, -0.12) if one.id == 36 else (0.0, -0.1)), 0.3, pose @ moved, one.id, top_m=0.0 if one.id == 36 else 0.030)
+        wanted = marker_on(
+            *((0.02, -0.12) if one.id == 36 else (0.0, -0.1)), 0.3, pose @ moved, one.id, top_m=0.0 if one.id == 36 else 0.030
+        )
         np.testing.assert_allclose(one.rays, wanted.rays, atol=1e-9)
         assert np.abs(one.rays - old.rays).max() > 0.04
     seen = frame.depth_m > 0.0
