@@ -133,7 +133,7 @@ def _turned(frame: Frame, turn_rad: float) -> Frame:
         x, y = marker.rays.T
         ahead = cos + sin * x
         rays = np.column_stack(((cos * x - sin) / ahead, y / ahead))
-        if _flat(*rays.T, lens)[0].all():
+        if _flat(rays[:, 0], rays[:, 1], lens)[0].all():
             markers.append(marker._replace(rays=rays))
     return frame._replace(depth_m=depth_m, markers=tuple(markers))
 

@@ -66,7 +66,7 @@ FIVE_SECONDS = "parks after 5 s of HOLD, as PX4 does (COM_FAIL_ACT_T)"
 BY_ITSELF = "not latched: what is plugged in again is the arm that was there before, and starts from rest"
 AT_ONCE = "at the first such frame; frames are looked at when a decision is due, every 80 ms"
 KNOCKED = (
-    "counted from where the next descent begins, + 2 T; only where a marker is glued to the table ([fixed_marker]), "
+    "counted from where the next descent begins: five frames once the arm has come to rest; only where a marker is glued to the table ([fixed_marker]), "
     "and at 10 mm and not 3 px, which are 3 mm: an arm in order is off by up to 11 mm itself (tests/bench/knocked.py)"
 )
 SYSTEMD = f"@dofbot-hil-{os.getpid()}"
@@ -173,7 +173,7 @@ CAMERA = (
     ),
     Row(
         "C8a",
-        "camera turned by 5° on its mount, 20 mm on the table, in a descent; pushed back",
+        "camera turned by 5° on its mount, 19 mm on the table, in a descent; pushed back",
         deliver.knocked(math.radians(5.0), "is found"),
         "APPROACH",
         Follows.RESUMES,
