@@ -66,8 +66,8 @@ FIVE_SECONDS = "parks after 5 s of HOLD, as PX4 does (COM_FAIL_ACT_T)"
 BY_ITSELF = "not latched: what is plugged in again is the arm that was there before, and starts from rest"
 AT_ONCE = "at the first such frame; frames are looked at when a decision is due, every 80 ms"
 KNOCKED = (
-    "counted from where the next descent begins: five frames once the arm has come to rest; only where a marker is glued to the table ([fixed_marker]), "
-    "and at 10 mm and not 3 px, which are 3 mm: an arm in order is off by up to 11 mm itself (tests/bench/knocked.py)"
+    "counted from where the next descent begins: five frames once the arm has come to rest; only where a marker is glued to the table "
+    "([fixed_marker]), and at 10 mm and not 3 px, which are 3 mm: an arm in order is off by up to 11 mm itself (tests/bench/knocked.py)"
 )
 SYSTEMD = f"@dofbot-hil-{os.getpid()}"
 inject = deliver.injected
