@@ -4,6 +4,8 @@ Simulated, and plain: each surface has one grey level, and there are no shadows,
 as `calibration/simulated/render.py` draws it; where the depth image says that something is nearer, it is hidden.
 """
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,18 +14,35 @@ from calibration.opencv import Lens
 from calibration.simulated import render
 from edge.config import BlockConfig, FixedMarkerConfig
 from edge.messages import Float32, Float64, Grey, Intrinsics
-from trainer.render import BOX
-from trainer.world import World
+from trainer.render import BOX, DepthRenderer
 
 ARM, SIDE = 70, 150  # grey levels: the gripper, and what of a block carries no paper
 FIXED = FixedMarkerConfig(id=0, at_in_table_m=(0.085, 0.150))  # the one on the table: in view from the start, and beside the workspace
 ON_TABLE_M, ON_TOP_M = 0.001, 0.0007  # how far off a surface a pixel's point may be: it is seen at a slant, and float32 rounds
 
 
-class GreyCamera:
-    """Takes pictures of one world, in which every block carries the first marker of `block`."""
+class Scene(Protocol):
+    """What there is to see, and who looks: `trainer.world.World` is one."""
 
-    def __init__(self, world: World, block: BlockConfig, rng: np.random.Generator) -> None:
+    @property
+    def renderer(self) -> DepthRenderer:
+        """That of the depth images."""
+
+    @property
+    def table_m(self) -> float:
+        """Height of the table's top."""
+
+    def transform_camera_to_table(self) -> Float64:
+        """(4, 4) pose of the camera, where it really is."""
+
+    def drawn(self) -> list[tuple[int, Float64, Float64]]:
+        """(kind, half size, transform_block_to_table) of each block."""
+
+
+class GreyCamera:
+    """Takes pictures of one scene, in which every block carries the first marker of `block`."""
+
+    def __init__(self, world: Scene, block: BlockConfig, rng: np.random.Generator) -> None:
         self._world = world
         self._block = block
         self._rng = rng
@@ -33,7 +52,7 @@ class GreyCamera:
         world = self._world
         lens, camera_to_table = world.renderer.intrinsics, world.transform_camera_to_table()
         own = world.renderer.sees_own_parts(depth_m)
-        on_table = np.abs(_height_m(depth_m, lens, camera_to_table) - world.quirks.table_m) < ON_TABLE_M
+        on_table = np.abs(_height_m(depth_m, lens, camera_to_table) - world.table_m) < ON_TABLE_M
         grey = np.where(on_table, np.uint8(render.DESK), np.uint8(SIDE))
         grey[own] = ARM
         rows, columns = np.nonzero(~on_table & ~own & (depth_m > 0.0))
@@ -48,7 +67,7 @@ class GreyCamera:
                     paper = self._paper(self._block.markers[0], self._block.marker_m, half_m, block_to_camera, lens)
                     grey[rows[is_top], columns[is_top]] = paper[rows[is_top], columns[is_top]]
         place = np.eye(4)
-        place[:3, 3] = (*FIXED.at_in_table_m, world.quirks.table_m)
+        place[:3, 3] = (*FIXED.at_in_table_m, world.table_m)
         half_m = np.array((FIXED.size_m * 0.6, FIXED.size_m * 0.6, 0.0))
         glued = self._paper(FIXED.id, FIXED.size_m, half_m, np.asarray(table_to_camera @ place, np.float64), lens)
         grey = np.where(on_table & ~own, glued, grey)
