@@ -153,7 +153,7 @@ def load(path: Path) -> Calibration:
         if version != SCHEMA_VERSION:
             raise ConfigError(f"calibration {path} has schema_version {version}, expected {SCHEMA_VERSION}; calibrate again")
         found = msgspec.json.decode(data, type=Calibration)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: msgspec's own errors, and invalid UTF-8
         remedy = f"; the one before it is in {path.name}{PREVIOUS}" if previous_of(path).exists() else "; calibrate again"
         raise ConfigError(f"calibration {path} is damaged or not ours ({error}){remedy}") from None
     _check(found, path)

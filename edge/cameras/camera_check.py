@@ -50,7 +50,7 @@ def why_not_armed(config: CalibrationConfig, now: datetime) -> str:
     try:
         last = msgspec.json.decode(path.read_bytes(), type=Checked)
         age = now - last.at
-    except (OSError, msgspec.DecodeError, TypeError) as error:  # TypeError: a time without its zone
+    except (OSError, ValueError, TypeError) as error:  # ValueError: no JSON, or no UTF-8; TypeError: a time without its zone
         return f"the camera was never checked ({path}: {error}), expected a check of the last {config.check_max_age_h:g} h; {remedy}"
     if last.has_moved:
         found = f"the camera has moved: {last.off_mm:.1f} mm off on the board, expected at most {last.limit_mm:.1f}"

@@ -87,8 +87,11 @@ def test_what_cannot_be_is_not_written(tmp_path: Path, broken: Calibration, says
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema_version": 1}', b"[" * 100_000, msgspec.json.encode(WHOLE)[:-40]],
-    ids=["empty", "open", "list", "null", "bytes", "no fields", "deep", "truncated"],
+    [
+        *(b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema_version": 1}', b"[" * 100_000, msgspec.json.encode(WHOLE)[:-40]),
+        msgspec.json.encode(WHOLE).replace(b"pca9685", b"pca\xff685", 1),
+    ],
+    ids=["empty", "open", "list", "null", "bytes", "no fields", "deep", "truncated", "a byte in a name"],
 )
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "calibration.json"
