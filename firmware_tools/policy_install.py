@@ -63,7 +63,7 @@ class Installer:
         if len(found) != 1:
             raise PolicyError(f"{name!r} fits {len(found)} of the policies that are kept, expected one; dofbot policy list")
         with self.slots.locked():
-            self.slots.check_signature(self.slots.path(found[0]))
+            self.slots.vouched(self.slots.path(found[0]))
             return self._activate(found[0], force)
 
     def rollback(self) -> dict[str, object]:
@@ -73,7 +73,7 @@ class Installer:
             active, previous = self.slots.active, self.slots.linked("previous")
             if previous == active:
                 raise PolicyError(f"there is no policy before {active}, expected one; dofbot policy list")
-            self.slots.check_signature(self.slots.path(previous))
+            self.slots.vouched(self.slots.path(previous))
             return self._switch(previous, None)
 
     def describe(self) -> list[dict[str, object]]:
