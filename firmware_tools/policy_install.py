@@ -103,7 +103,7 @@ class Installer:
 
     def _switch(self, name: str, trial: Trial | None) -> dict[str, object]:
         """First the link, then the process: killed in between, it starts with the new one, or is told the next time."""
-        before = self.slots.active
+        before, interrupted = self.slots.active, self.slots.running_trial()
         if trial is not None and name != BUNDLED:
             self.slots.note(trial)
         self.slots.point("active", name)
@@ -111,6 +111,8 @@ class Installer:
             running = self._swap(name)
         except BaseException:
             self.slots.point("active", before)
+            if interrupted is not None:
+                self.slots.note(interrupted)
             raise
         self.slots.point("previous", before)
         return {"policy": name, "before": before, "running": running}

@@ -192,14 +192,16 @@ class Orders:
         self._swap, self._swap_by_tick = pending, runtime.figures.ticks + round(SWAP_WITHIN_S * runtime.policy.contract.rates.tick_hz)
 
         def load() -> None:
+            loaded: Policy | DofbotError
             try:
-                self._loaded.append(self._load(locate()))
+                loaded = self._load(locate())
             except DofbotError as error:
-                self._loaded.append(error.with_traceback(None))
+                loaded = error.with_traceback(None)
             except Exception as error:  # whoever asked must hear of it
-                self._loaded.append(PolicyError(f"policy: {type(error).__name__}: {error}; export it again"))
+                loaded = PolicyError(f"policy: {type(error).__name__}: {error}; export it again")
             if self._probation is not None:
                 self._probation.look()
+            self._loaded.append(loaded)
 
         threading.Thread(target=load, name="policy loader", daemon=True).start()
         return Accepted(text="reading it")
@@ -249,6 +251,8 @@ class Orders:
                 reason=f"the arm has been {runtime.state} for {SWAP_WITHIN_S:g} s, expected it to end a grasp; dofbot status, and try again"
             )
         runtime.swap(loaded)
+        if self._probation is not None:
+            self._probation.begin()
         self.policy_warning = ""
         return Done(text=f"policy {loaded.sha256[:12]} from now on")
 

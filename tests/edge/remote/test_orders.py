@@ -509,6 +509,9 @@ class FakeProbation:
     def look(self) -> None:
         pass
 
+    def begin(self) -> None:
+        pass
+
     def count(self, counts: Counts, policy: Any) -> Trial | None:
         is_failed = counts.attempts and policy.sha256[0] == "a" and not self.given_up
         return Trial("a" * 12, "b" * 12, "bundled", counts.attempts, 0, "failed") if is_failed else None
@@ -554,6 +557,9 @@ class Booked:
         self._seen = 0
 
     def look(self) -> None:
+        pass
+
+    def begin(self) -> None:
         pass
 
     def count(self, counts: Counts, policy: Any) -> None:
