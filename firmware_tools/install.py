@@ -174,6 +174,7 @@ def _prepare(versions: Versions, bundle: Path, described: Manifest, say: Say, lo
     say(f"installing into {folder}")
     try:
         _build(folder, bundle, python, lock)
+        _check_unchanged(bundle, described)
         versions.complete(
             described.name, {"version": described.version, "installed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         )
@@ -204,6 +205,14 @@ def _build(folder: Path, bundle: Path, python: Path, lock: int) -> None:
         shutil.copyfile(bundle / name, folder / name)
     shutil.copytree(bundle / "system", folder / "system")
     _run([inside, "-I", "-m", "firmware_tools.probe", str(folder / "policy.onnx")], environment, lock)
+
+
+def _check_unchanged(bundle: Path, described: Manifest) -> None:
+    """Another deployment copies into the same folder: what was checked before may not be what was installed."""
+    with suppress(manifest.DamagedError):
+        if manifest.check(bundle) == described:
+            return
+    raise InstallError(f"{bundle} changed while it was being installed, expected one deployment at a time; run it again after the other")
 
 
 def _run(command: list[str], environment: dict[str, str], lock: int) -> None:

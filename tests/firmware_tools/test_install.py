@@ -187,6 +187,17 @@ def test_a_bundle_that_is_not_as_packed_is_refused_before_any_of_it_runs(robot: 
     assert robot.current == robot.running == old
 
 
+def test_a_bundle_into_which_another_one_is_copied_meanwhile_becomes_no_version(robot: Robot, old: str) -> None:
+    """Two workstations deploy at a time, into one folder of one user: half of each would run under the name of the first."""
+    first, second = robot.unpack(robot.bundle("0.2.0")), robot.unpack(robot.bundle("0.3.0"))
+    (robot.fake / "meanwhile").write_text(f"rm -r {first} && cp -r {second} {first}")
+    code, out, errors = robot.run(first / "install.py", "install")
+    assert (code, out) == (1, "")
+    assert "changed while it was being installed, expected one deployment at a time" in errors.splitlines()[-1]
+    assert {path.name for path in robot.versions.releases.iterdir()} == {old}
+    assert robot.current == robot.running == old
+
+
 def test_a_full_disk_is_said_and_the_old_version_runs_on(robot: Robot, old: str) -> None:
     code, _, errors = robot.install(robot.bundle("0.2.0", installed_bytes=1 << 60))
     assert code == 1
