@@ -242,6 +242,8 @@ def _check(found: Calibration, path: Path) -> None:
     if not np.isfinite(_numbers(msgspec.to_builtins(found))).all():
         raise ConfigError(f"calibration {path} has a number that is not finite; calibrate again")
     check_rules(applied(Config(), found), f"calibration {path}")
+    if found.lens is not None and min(found.lens.intrinsics[:4]) <= 0:
+        raise ConfigError(f"calibration {path}: lens has {found.lens.intrinsics}, expected width, height, fx and fy > 0; calibrate again")
     poses = {
         "hand_eye.transform_camera_to_tool": found.hand_eye and found.hand_eye.transform_camera_to_tool,
         "forearm_camera.transform_camera_to_link4": found.forearm_camera and found.forearm_camera.transform_camera_to_link4,

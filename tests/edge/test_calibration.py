@@ -73,6 +73,10 @@ def test_a_result_that_did_not_pass_is_not_written(tmp_path: Path, found: float)
     ("broken", "says"),
     [
         (replaced(hand_eye=HandEye("123", tuple(map(tuple, np.eye(4)[[1, 0, 2, 3]].tolist())), MADE)), "no rigid pose"),
+        *(
+            (replaced(lens=msgspec.structs.replace(WHOLE.lens, intrinsics=WHOLE.lens.intrinsics._replace(**{name: value}))), "lens")
+            for name, value in (("fx", -214.0), ("fy", 0.0), ("width", 0), ("height", -240))
+        ),
         (replaced(depth=DepthCorrection("123", 2.0, 0.0, MADE)), "depth.scale"),
         (replaced(depth=DepthCorrection("123", float("nan"), 0.0, MADE)), "depth.scale"),
         (replaced(pca9685=Pca9685Calibration(25_000_000, BusConfig().servos[:1] * 6, MADE)), "channel"),
