@@ -52,6 +52,12 @@ def test_a_check_from_the_future_a_damaged_one_and_none_at_all_are_refused(asked
         assert "never checked" in why_not_armed(asked, NOW)
 
 
+def test_a_check_that_may_be_of_any_age_counts(tmp_path):
+    asked = CalibrationConfig(str(tmp_path / "robot.json"), check_max_age_h=1e12)
+    kept(asked, timedelta(days=365))
+    assert why_not_armed(asked, NOW) == ""
+
+
 def test_by_default_nothing_is_asked(tmp_path):
     assert why_not_armed(CalibrationConfig(str(tmp_path / "robot.json")), NOW) == ""
 
