@@ -267,6 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.verb in ("install", "provision") and not asked.bundle:
         parser.error(f"{asked.verb} needs --bundle, or is run as install.py of an unpacked bundle")
+    os.umask(0o022)  # the service is another user, whatever whoever logged in keeps from others
     prints = asked.json or asked.verb == "releases"
     return remote.answer(lambda say: _checked(asked, say), asked.json, prints)
 
