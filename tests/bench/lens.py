@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 from tables import Bench, Figures
 
-from calibration import boards, collecting, coverage, verdict
+from calibration import boards, coverage, verdict
 from calibration.bundle import View
 from calibration.detect import detect
 from calibration.intrinsics import Calibrated, apart_px, calibrate
-from calibration.lens_guide import VIEWS_MAX, LensGuide
+from calibration.live import collecting
+from calibration.live.guides import VIEWS_MAX, LensGuide
+from calibration.live.stills import Stills
 from calibration.opencv import Lens
-from calibration.simulated_camera import MOVES, RESTS, Hand, SimulatedCamera
-from calibration.stills import Stills
+from calibration.simulated.camera import MOVES, RESTS, Hand, SimulatedCamera
 from edge.errors import CalibrationError
 from edge.messages import Float64
 
