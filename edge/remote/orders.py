@@ -48,12 +48,13 @@ class FallBack(NamedTuple):
     def answer(self, reply: LoopReply) -> None:
         """What has come of it."""
         trial = self.failed
-        if isinstance(reply, Refused):
-            self.runtime.hold(
-                f"policy {trial.to} picked {trial.picked} of {trial.grasps}, and {trial.before} does not take over: {reply.reason}"
-            )
-        else:
+        if not isinstance(reply, Refused):
             _log.warning("policy %s decides again", trial.before)
+            return
+        why = f"policy {trial.to} picked {trial.picked} of {trial.grasps}, and {trial.before} does not take over: {reply.reason}"
+        _log.error("%s", why)
+        if not self.runtime.is_parking:  # it waits for a person there, too, and a hold would end the way
+            self.runtime.hold(why)
 
 
 class Orders:

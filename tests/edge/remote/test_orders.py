@@ -549,6 +549,36 @@ def test_a_policy_that_fails_its_trial_goes_between_two_grasps_or_the_arm_waits_
         assert asked.last == GraspResult(picked=3, missed=0, lost=0)
 
 
+@pytest.mark.parametrize("why", ["a person", "a signal"])
+def test_where_nothing_takes_over_from_a_policy_that_failed_a_park_goes_on(why: str) -> None:
+    """The hold is for a grasping arm: a park that it ended would leave the arm up there, or let it drop when the process has to end."""
+    probation, parks = FakeProbation(), threading.Event()
+
+    def load(path: Path) -> Any:
+        parks.wait(10.0)
+        return no_policy(path)
+
+    desk = Desk(load)
+    desk.orders._probation = probation  # type: ignore[assignment]
+    desk.at(0.0, Arm())
+    desk.at(0.1, Grasp(count=3))
+    asked = desk.at(11.5, Park()) if why == "a person" else None
+
+    def let_it_fail_on_the_way(rig: Rig) -> None:
+        if desk.orders._swap is not None and not probation.given_up:
+            time.sleep(0.2)  # its thread begins
+        if rig.phase == "PARK" and not parks.is_set():
+            parks.set()
+            time.sleep(0.2)  # it has failed
+
+    desk.rig.hooks["clock"] = let_it_fail_on_the_way
+    summary = desk.serve(20.0 if asked else 11.5)
+    assert probation.given_up
+    assert (summary.stopped_by, summary.safe_reason) == ("signal", "")
+    assert asked is None or asked.last == Done(text="parked, servos off")
+    assert is_parked(desk.rig)
+
+
 class Booked:
     """Whose grasps they were."""
 
