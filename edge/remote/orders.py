@@ -29,7 +29,7 @@ from edge.remote.commands import (
     SwapPolicy,
 )
 from edge.remote.control import ControlServer, Pending
-from edge.runtime import Runtime
+from edge.runtime import STOP_LIMIT_S, Runtime
 from edge.simulated.faults import Fault, Faults
 
 PUBLISH_EVERY_TICKS = 5
@@ -123,7 +123,7 @@ class Orders:
                 if not runtime.is_armed:
                     return Done(text=f"the arm is {runtime.state} and does not move anyway")
                 runtime.hold(HELD_BY_PERSON)
-                return Done(text="holding; dofbot grasp or dofbot park goes on")
+                return Done(text=f"holding; {_way_on(runtime)}")
             case Park():
                 return self._begin_park(pending, runtime)
             case Reset():
@@ -288,6 +288,13 @@ def _park_result(runtime: Runtime) -> LoopReply:
         return Done(text="parked, servos off")
     found = f"the arm is {runtime.state}" + (f" ({runtime.reason})" if runtime.reason else "")
     return Refused(reason=f"{found}, expected it parked; dofbot status")
+
+
+def _way_on(runtime: Runtime) -> str:
+    """From a hold."""
+    if runtime.is_stopping:
+        return f"the process is about to end and lets the arm go within {STOP_LIMIT_S:g} s; dofbot park takes it home"
+    return f"{'' if runtime.standing.is_latched else 'dofbot grasp or '}dofbot park goes on"
 
 
 def _remedy(runtime: Runtime) -> str:

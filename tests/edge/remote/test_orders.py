@@ -352,6 +352,21 @@ def test_once_it_is_told_to_end_it_takes_nothing_on_but_can_still_be_stopped(com
         assert is_parked(desk.rig)
 
 
+@pytest.mark.parametrize(
+    ("desk", "at_s", "stop_s", "says"),
+    [
+        (grasping(Desk()), 2.0, 3.0, "holding; dofbot grasp or dofbot park goes on"),
+        (grasping(Desk(camera=no_camera())), 7.0, 9.0, "holding; dofbot park goes on"),
+        (grasping(Desk()), 4.1, 4.0, "holding; the process is about to end and lets the arm go within 4 s; dofbot park takes it home"),
+    ],
+    ids=["grasping", "SAFE, parking", "about to end"],
+)
+def test_a_hold_says_what_is_true_of_the_way_on(desk, at_s, stop_s, says) -> None:
+    asked = desk.at(at_s, Hold())
+    desk.serve(stop_s)
+    assert text(asked.last) == says
+
+
 def test_a_hold_and_a_grasp_in_one_tick_answer_both_grasps() -> None:
     desk = Desk()
     desk.at(0.0, Arm())
