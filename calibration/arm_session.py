@@ -80,7 +80,7 @@ def arm_as_taken(path: Path, config: Config, calibration: Calibration, camera: C
         return kept
     except FileNotFoundError:
         pass
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is damaged or not ours ({error}); remove it if no servo was calibrated since") from None
     now = in_force(config, calibration, camera or "wrist")
     try:

@@ -109,7 +109,7 @@ def _before(folder: Path, board: Board) -> dict[str, Seen]:
     path = folder / NAME
     try:
         session = msgspec.json.decode(path.read_bytes(), type=Session)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return {}
     same = msgspec.structs.replace(session.board, ruler_mm=None) == msgspec.structs.replace(board, ruler_mm=None)
     return session.images if same else {}

@@ -125,7 +125,7 @@ class BlockTracker:
         if before is not None:
             blocks = [one for one in blocks if one.marker == before.marker]
         if not blocks:
-            self._elsewhere.clear()
+            del self._elsewhere[:-1]  # what hides it now may be the hand that has moved it: it is still elsewhere, and not in a row
             return
         nearest = min(blocks, key=lambda one: _apart_m(one, tool if before is None else before.centre_in_table_m))
         if before is not None and self._is_elsewhere(nearest, before):

@@ -153,7 +153,7 @@ def load(path: Path) -> Calibration:
         if version != SCHEMA_VERSION:
             raise ConfigError(f"calibration {path} has schema_version {version}, expected {SCHEMA_VERSION}; calibrate again")
         found = msgspec.json.decode(data, type=Calibration)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: msgspec's own errors, and invalid UTF-8
         remedy = f"; the one before it is in {path.name}{PREVIOUS}" if previous_of(path).exists() else "; calibrate again"
         raise ConfigError(f"calibration {path} is damaged or not ours ({error}){remedy}") from None
     _check(found, path)
@@ -242,6 +242,8 @@ def _check(found: Calibration, path: Path) -> None:
     if not np.isfinite(_numbers(msgspec.to_builtins(found))).all():
         raise ConfigError(f"calibration {path} has a number that is not finite; calibrate again")
     check_rules(applied(Config(), found), f"calibration {path}")
+    if found.lens is not None and min(found.lens.intrinsics[:4]) <= 0:
+        raise ConfigError(f"calibration {path}: lens has {found.lens.intrinsics}, expected width, height, fx and fy > 0; calibrate again")
     poses = {
         "hand_eye.transform_camera_to_tool": found.hand_eye and found.hand_eye.transform_camera_to_tool,
         "forearm_camera.transform_camera_to_link4": found.forearm_camera and found.forearm_camera.transform_camera_to_link4,

@@ -131,13 +131,14 @@ class Policy:
         )
 
 
-def load(path: Path, expected: Expectation | None = None) -> Policy:
+def load(path: Path, expected: Expectation | None = None, data: bytes | None = None) -> Policy:
     """Read and check a policy file; raises `PolicyError` naming the file, the field, found, expected and the remedy.
 
-    `expected` says what this robot is; without it only what the file says about itself is checked.
+    `expected` says what this robot is; without it only what the file says about itself is checked. `data` is the file's content where it
+    was read before.
     """
     try:
-        return from_bytes(read(path), expected)
+        return from_bytes(read(path) if data is None else data, expected)
     except PolicyError as error:
         raise type(error)(f"policy {path}: {error}") from None
 

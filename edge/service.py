@@ -173,8 +173,8 @@ def _why_not_armed(settings: Config) -> str:
 
 
 def _load(settings: Config, path: Path) -> Policy:
-    PolicySlots(settings).check_signature(path)
-    return load(path, Expectation(settings.mount, urdf.dofbot_sha256()))
+    data = PolicySlots(settings).vouched(path)
+    return load(path, Expectation(settings.mount, urdf.dofbot_sha256()), data)
 
 
 @contextmanager

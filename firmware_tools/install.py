@@ -174,6 +174,7 @@ def _prepare(versions: Versions, bundle: Path, described: Manifest, say: Say, lo
     say(f"installing into {folder}")
     try:
         _build(folder, bundle, python, lock)
+        _check_unchanged(bundle, described)
         versions.complete(
             described.name, {"version": described.version, "installed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         )
@@ -204,6 +205,14 @@ def _build(folder: Path, bundle: Path, python: Path, lock: int) -> None:
         shutil.copyfile(bundle / name, folder / name)
     shutil.copytree(bundle / "system", folder / "system")
     _run([inside, "-I", "-m", "firmware_tools.probe", str(folder / "policy.onnx")], environment, lock)
+
+
+def _check_unchanged(bundle: Path, described: Manifest) -> None:
+    """Another deployment copies into the same folder: what was checked before may not be what was installed."""
+    with suppress(manifest.DamagedError):
+        if manifest.check(bundle) == described:
+            return
+    raise InstallError(f"{bundle} changed while it was being installed, expected one deployment at a time; run it again after the other")
 
 
 def _run(command: list[str], environment: dict[str, str], lock: int) -> None:
@@ -258,6 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.verb in ("install", "provision") and not asked.bundle:
         parser.error(f"{asked.verb} needs --bundle, or is run as install.py of an unpacked bundle")
+    os.umask(0o022)  # the service is another user, whatever whoever logged in keeps from others
     prints = asked.json or asked.verb == "releases"
     return remote.answer(lambda say: _checked(asked, say), asked.json, prints)
 

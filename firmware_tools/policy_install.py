@@ -63,7 +63,7 @@ class Installer:
         if len(found) != 1:
             raise PolicyError(f"{name!r} fits {len(found)} of the policies that are kept, expected one; dofbot policy list")
         with self.slots.locked():
-            self.slots.check_signature(self.slots.path(found[0]))
+            self.slots.vouched(self.slots.path(found[0]))
             return self._activate(found[0], force)
 
     def rollback(self) -> dict[str, object]:
@@ -73,7 +73,7 @@ class Installer:
             active, previous = self.slots.active, self.slots.linked("previous")
             if previous == active:
                 raise PolicyError(f"there is no policy before {active}, expected one; dofbot policy list")
-            self.slots.check_signature(self.slots.path(previous))
+            self.slots.vouched(self.slots.path(previous))
             return self._switch(previous, None)
 
     def describe(self) -> list[dict[str, object]]:
@@ -103,7 +103,7 @@ class Installer:
 
     def _switch(self, name: str, trial: Trial | None) -> dict[str, object]:
         """First the link, then the process: killed in between, it starts with the new one, or is told the next time."""
-        before = self.slots.active
+        before, interrupted = self.slots.active, self.slots.running_trial()
         if trial is not None and name != BUNDLED:
             self.slots.note(trial)
         self.slots.point("active", name)
@@ -111,6 +111,8 @@ class Installer:
             running = self._swap(name)
         except BaseException:
             self.slots.point("active", before)
+            if interrupted is not None:
+                self.slots.note(interrupted)
             raise
         self.slots.point("previous", before)
         return {"policy": name, "before": before, "running": running}

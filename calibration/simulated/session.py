@@ -149,7 +149,7 @@ def truth_of(folder: Path) -> Truth | None:
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=Truth)
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is damaged or of another version ({error}); simulate into a new folder") from None
 
 

@@ -1,10 +1,11 @@
 """Whether the camera was where it was calibrated, when it was last looked at: kept beside the calibration file.
 
 `dofbot calibrate check` writes it; with `calibration.check_max_age_h` the arm is not armed on one that is older, or that found a move.
-Times are wall time, since the check may be of another day: a clock that is wrong refuses, and never lets an old check pass as new.
+Times are wall time, since the check may be of another day. A clock that goes ahead, or back to before the check, refuses; one that stood
+still while the machine was off, as a Pi's does until it has the network's time, makes a check look younger than it is.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from edge.errors import ConfigError
 from edge.files import write_atomically
 
 SUFFIX = ".checked"
+AHEAD_MAX_H = 1.0 / 60.0  # a check may be of a clock that was ahead by so much
 REMEDY = "run dofbot calibrate check --calibration"
 
 
@@ -49,15 +51,14 @@ def why_not_armed(config: CalibrationConfig, now: datetime) -> str:
     remedy = f"{REMEDY} {config.file}"
     try:
         last = msgspec.json.decode(path.read_bytes(), type=Checked)
-        age = now - last.at
-    except (OSError, msgspec.DecodeError, TypeError) as error:  # TypeError: a time without its zone
+        age_h = (now - last.at).total_seconds() / 3600.0
+    except (OSError, ValueError, TypeError) as error:  # ValueError: no JSON, or no UTF-8; TypeError: a time without its zone
         return f"the camera was never checked ({path}: {error}), expected a check of the last {config.check_max_age_h:g} h; {remedy}"
     if last.has_moved:
         found = f"the camera has moved: {last.off_mm:.1f} mm off on the board, expected at most {last.limit_mm:.1f}"
         return f"{found}; if the arm was not in its park pose, put it there, else fasten the camera and calibrate again; {remedy}"
-    if not timedelta(minutes=-1) <= age <= timedelta(hours=config.check_max_age_h):
-        hours = age.total_seconds() / 3600.0
-        return f"the camera was last checked {hours:.1f} h ago, expected within {config.check_max_age_h:g} h; {remedy}"
+    if not -AHEAD_MAX_H <= age_h <= config.check_max_age_h:
+        return f"the camera was last checked {age_h:.1f} h ago, expected within {config.check_max_age_h:g} h; {remedy}"
     return ""
 
 

@@ -203,7 +203,7 @@ def _publish(camera: DepthCamera, board: FrameBoard, connection: int, parent: in
         frame = camera.latest()
         if frame is not None and frame.sequence != newest:
             newest = frame.sequence
-            board.publish(frame, connection, is_news=repeats.count(frame.depth_m) <= SAME_MAX)
+            board.publish(frame, connection, is_news=repeats.count(frame) <= SAME_MAX)
         time.sleep(POLL_S)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge.cameras.camera import DepthCamera
 from edge.errors import ObservationError
-from edge.messages import Float32, Frame, Intrinsics
+from edge.messages import Frame, Intrinsics
 
 SAME_MAX = 4  # frames with one content that are still believed; the fifth is not: no sensor is that quiet
 GOOD_FRAMES = 5  # in a row, before a camera that was away is believed again: 0.2 s at 25 a second
@@ -23,13 +23,15 @@ class Repeats:
         self._content = -1
         self._count = 0
 
-    def count(self, depth_m: Float32) -> int:
-        """How many images up to this one, itself included, had its pixels; more than `SAME_MAX`: the camera is stuck.
+    def count(self, frame: Frame) -> int:
+        """How many images up to this one, itself included, had its depth and markers; more than `SAME_MAX`: the camera is stuck.
 
-        An image without any depth repeats nothing: a covered camera is not stuck, and whoever uses the image sees why not.
+        An image without any of both repeats nothing: a covered camera is not stuck, and whoever uses the image sees why not.
         """
-        content = zlib.crc32(np.ascontiguousarray(depth_m).data)
-        self._count = self._count + 1 if content == self._content and depth_m.any() else 1
+        content = zlib.crc32(np.ascontiguousarray(frame.depth_m).data)
+        for marker in frame.markers or ():
+            content = zlib.crc32(np.ascontiguousarray(marker.rays).data, content)
+        self._count = self._count + 1 if content == self._content and (frame.markers or frame.depth_m.any()) else 1
         self._content = content
         return self._count
 
@@ -84,12 +86,13 @@ class JudgedCamera:
             return
         if before is not None and not 0 < frame.sequence - before.sequence < LEAP:
             self._missing = GOOD_FRAMES
-        same = self._repeats.count(frame.depth_m)
+        same = self._repeats.count(frame)
         self._first = frame if same == 1 else self._first
         stuck = same > SAME_MAX
         self._shown = self._first if stuck else frame
         if self._missing:  # good ones in a row
-            self._missing = GOOD_FRAMES if stuck or not (frame.depth_m > 0.0).any() else self._missing - 1
+            shows_nothing = not (frame.markers or (frame.depth_m > 0.0).any())
+            self._missing = GOOD_FRAMES if stuck or shows_nothing else self._missing - 1
 
     def _refuse_another_camera(self, frame: Frame) -> None:
         found = (frame.intrinsics, self._serial())

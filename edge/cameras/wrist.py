@@ -20,19 +20,22 @@ class WristCamera:
     def __init__(self, transform_camera_to_tool: Float64, mount: Mount) -> None:
         self.mount = mount
         self._camera_to_tool = transform_camera_to_tool
-        self._sent: deque[tuple[float, tuple[float, ...]]] = deque(maxlen=32)  # at 50 Hz 0.6 s: no frame in use is older than 0.1 s
+        self._sent: deque[tuple[float, tuple[float, ...]]] = deque(maxlen=32)  # at 50 Hz 0.6 s: camera.max_age_s is 0.1
 
     def sent(self, command: JointCommand, at_s: float) -> None:
         """Set points that the servos have taken, in the order of their times."""
         self._sent.append((at_s, command.joints_rad))
 
     def transform_camera_to_table(self, captured_at_s: float) -> Float64:
-        """(4, 4) pose at a time; raises `ObservationError` before any set points were sent."""
+        """(4, 4) pose at a time; raises `ObservationError` as `joints` does."""
         joints = JointCommand._make((*self.joints(captured_at_s), 0.0))
         return np.asarray(kinematics.transform_tool_to_table(joints, self.mount) @ self._camera_to_tool, np.float64)
 
     def joints(self, time_s: float) -> tuple[float, ...]:
-        """The five joints at a time; servos follow set points by `SERVO_LAG_S`. Raises `ObservationError` before any was sent."""
+        """The five joints at a time; servos follow set points by `SERVO_LAG_S`.
+
+        Raises `ObservationError` before any was sent, and for a time before all that are remembered.
+        """
         if not self._sent:
             raise ObservationError("no set points were sent yet, expected those of the moment when the frame was taken; wait")
         time_s -= robot.SERVO_LAG_S
@@ -44,4 +47,7 @@ class WristCamera:
                 part = (time_s - sent_s) / (later_s - sent_s)
                 return tuple(a + min(part, 1.0) * (b - a) for a, b in zip(joints, later, strict=True))
             later_s, later = sent_s, joints
+        if len(self._sent) == self._sent.maxlen:  # else nothing was sent before
+            found = f"the frame was taken {later_s - time_s:.2f} s before the oldest of the last {len(self._sent)} set points"
+            raise ObservationError(f"{found}, expected after it; lower camera.max_age_s")
         return later

@@ -84,17 +84,22 @@ class PolicySlots:
             return BUNDLED if digest(read(self._bundled)) == sha256 else ""
         return ""
 
-    def check_signature(self, path: Path) -> None:
-        """Raises `PolicyError` for a policy that must not decide here: unsigned, altered, or by a key that was withdrawn since.
+    def vouched(self, path: Path) -> bytes:
+        """The content of a policy, for the file may change: what is looked at here, and nothing else, may decide.
 
-        A version's own came with its bundle and needs none; nor does any where no policies are kept.
+        Raises `PolicyError` for one that must not: unsigned, altered, or by a key that was withdrawn since. A version's own came with
+        its bundle and needs no signature; nor does any where no policies are kept.
         """
-        if self.folder is None or path.resolve() == self._bundled.resolve():
-            return
         try:
-            signature.check(_read_signature(path.with_suffix(signature.SUFFIX)), digest(read(path)), self._config)
+            if self.folder is None:
+                return read(path)
+            if path.resolve() == self._bundled.resolve():
+                return read(self._bundled)
+            data = read(path)
+            signature.check(_read_signature(path.with_suffix(signature.SUFFIX)), digest(data), self._config)
         except PolicyError as error:
             raise PolicyError(f"policy {path}: {error}") from None
+        return data
 
     def manifest(self, name: str) -> signature.Manifest | None:
         """What was signed about a policy; None: nothing."""

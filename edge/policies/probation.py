@@ -26,18 +26,25 @@ def judged(trial: Trial, config: PolicyConfig) -> Trial:
 
 
 class Probation:
-    """Counts for the trial that is under way, if there is one. `count` is for the control thread; the others read and write files."""
+    """Counts for the trial that is under way, if there is one.
+
+    `count` and `begin` are for the control thread; the others read and write files.
+    """
 
     def __init__(self, slots: PolicySlots, config: PolicyConfig) -> None:
         self._slots = slots
         self._config = config
-        self._trial: Trial | None = None
         self._seen = Counts()
         self.look()
+        self.begin()
 
     def look(self) -> None:
-        """See whether another trial has begun."""
-        self._trial = self._slots.running_trial() if self._config.trial_grasps else None
+        """Read which trial there is now; that of the policy which decides goes on until `begin`."""
+        self._found = self._slots.running_trial() if self._config.trial_grasps else None
+
+    def begin(self) -> None:
+        """Go over to the trial that was read, if there was one. For the control thread."""
+        self._trial = self._found
 
     def count(self, counts: Counts, policy: Policy) -> Trial | None:
         """Book what came of the grasps since the last call; returns the trial if it has just failed."""

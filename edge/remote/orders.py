@@ -29,7 +29,7 @@ from edge.remote.commands import (
     SwapPolicy,
 )
 from edge.remote.control import ControlServer, Pending
-from edge.runtime import Runtime
+from edge.runtime import STOP_LIMIT_S, Runtime
 from edge.simulated.faults import Fault, Faults
 
 PUBLISH_EVERY_TICKS = 5
@@ -48,12 +48,13 @@ class FallBack(NamedTuple):
     def answer(self, reply: LoopReply) -> None:
         """What has come of it."""
         trial = self.failed
-        if isinstance(reply, Refused):
-            self.runtime.hold(
-                f"policy {trial.to} picked {trial.picked} of {trial.grasps}, and {trial.before} does not take over: {reply.reason}"
-            )
-        else:
+        if not isinstance(reply, Refused):
             _log.warning("policy %s decides again", trial.before)
+            return
+        why = f"policy {trial.to} picked {trial.picked} of {trial.grasps}, and {trial.before} does not take over: {reply.reason}"
+        _log.error("%s", why)
+        if not self.runtime.is_parking:  # it waits for a person there, too, and a hold would end the way
+            self.runtime.hold(why)
 
 
 class Orders:
@@ -122,7 +123,7 @@ class Orders:
                 if not runtime.is_armed:
                     return Done(text=f"the arm is {runtime.state} and does not move anyway")
                 runtime.hold(HELD_BY_PERSON)
-                return Done(text="holding; dofbot grasp or dofbot park goes on")
+                return Done(text=f"holding; {_way_on(runtime)}")
             case Park():
                 return self._begin_park(pending, runtime)
             case Reset():
@@ -192,14 +193,16 @@ class Orders:
         self._swap, self._swap_by_tick = pending, runtime.figures.ticks + round(SWAP_WITHIN_S * runtime.policy.contract.rates.tick_hz)
 
         def load() -> None:
+            loaded: Policy | DofbotError
             try:
-                self._loaded.append(self._load(locate()))
+                loaded = self._load(locate())
             except DofbotError as error:
-                self._loaded.append(error.with_traceback(None))
+                loaded = error.with_traceback(None)
             except Exception as error:  # whoever asked must hear of it
-                self._loaded.append(PolicyError(f"policy: {type(error).__name__}: {error}; export it again"))
+                loaded = PolicyError(f"policy: {type(error).__name__}: {error}; export it again")
             if self._probation is not None:
                 self._probation.look()
+            self._loaded.append(loaded)
 
         threading.Thread(target=load, name="policy loader", daemon=True).start()
         return Accepted(text="reading it")
@@ -249,6 +252,8 @@ class Orders:
                 reason=f"the arm has been {runtime.state} for {SWAP_WITHIN_S:g} s, expected it to end a grasp; dofbot status, and try again"
             )
         runtime.swap(loaded)
+        if self._probation is not None:
+            self._probation.begin()
         self.policy_warning = ""
         return Done(text=f"policy {loaded.sha256[:12]} from now on")
 
@@ -283,6 +288,13 @@ def _park_result(runtime: Runtime) -> LoopReply:
         return Done(text="parked, servos off")
     found = f"the arm is {runtime.state}" + (f" ({runtime.reason})" if runtime.reason else "")
     return Refused(reason=f"{found}, expected it parked; dofbot status")
+
+
+def _way_on(runtime: Runtime) -> str:
+    """From a hold."""
+    if runtime.is_stopping:
+        return f"the process is about to end and lets the arm go within {STOP_LIMIT_S:g} s; dofbot park takes it home"
+    return f"{'' if runtime.standing.is_latched else 'dofbot grasp or '}dofbot park goes on"
 
 
 def _remedy(runtime: Runtime) -> str:

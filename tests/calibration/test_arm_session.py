@@ -66,9 +66,10 @@ def test_the_servos_in_force_are_kept_with_the_images(tmp_path):
     corrected = msgspec.structs.replace(CALIBRATION, dofbot_board=files.BoardCalibration(servos, files.made("test")))
     assert arm_session.arm_as_taken(tmp_path / arm_session.NAME, Config(), corrected) == first
     assert arm_session.in_force(Config(), corrected) != first
-    (tmp_path / arm_session.NAME).write_text("{")
-    with pytest.raises(ConfigError, match="damaged"):
-        arm_session.arm_as_taken(tmp_path / arm_session.NAME, Config(), CALIBRATION)
+    for damaged in (b"{", b'{"mo\xffnt": {}}'):
+        (tmp_path / arm_session.NAME).write_bytes(damaged)
+        with pytest.raises(ConfigError, match="damaged"):
+            arm_session.arm_as_taken(tmp_path / arm_session.NAME, Config(), CALIBRATION)
 
 
 def test_rulers_that_were_not_measured_are_asked_for(tmp_path, plan):

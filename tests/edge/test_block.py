@@ -167,6 +167,17 @@ def test_a_block_that_is_put_back_goes_on_at_once_and_with_fingers_among_the_blo
     assert bench.look(bench.see(0.001, 0.1))[0] == pytest.approx(0.001)
 
 
+@pytest.mark.parametrize("z_m", [HIDDEN_BELOW_M - 0.001, HIDDEN_BELOW_M + 0.001])
+def test_a_hand_over_a_block_that_it_has_moved_does_not_let_the_arm_go_on(z_m: float) -> None:
+    bench = Bench(y_m=0.12, z_m=z_m)
+    bench.look(bench.see(0.0, 0.1))
+    for markers in ((bench.see(0.03, 0.1),), (), (), (bench.see(0.03, 0.1),), ()):
+        with pytest.raises(ObservationError, match=r"the block is at \(30, 100\) mm now, expected where it was"):
+            bench.look(*markers)
+    assert bench.look(bench.see(0.001, 0.1))[0] == pytest.approx(0.001)
+    assert bench.look()[0] == pytest.approx(0.001)
+
+
 @pytest.mark.parametrize("seen_first", [True, False])
 def test_what_fingers_hide_is_kept_and_what_is_hidden_higher_up_is_missed(seen_first: bool) -> None:
     bench = Bench(y_m=0.12, z_m=HIDDEN_BELOW_M + 0.001)

@@ -73,6 +73,10 @@ def test_a_result_that_did_not_pass_is_not_written(tmp_path: Path, found: float)
     ("broken", "says"),
     [
         (replaced(hand_eye=HandEye("123", tuple(map(tuple, np.eye(4)[[1, 0, 2, 3]].tolist())), MADE)), "no rigid pose"),
+        *(
+            (replaced(lens=msgspec.structs.replace(WHOLE.lens, intrinsics=WHOLE.lens.intrinsics._replace(**{name: value}))), "lens")
+            for name, value in (("fx", -214.0), ("fy", 0.0), ("width", 0), ("height", -240))
+        ),
         (replaced(depth=DepthCorrection("123", 2.0, 0.0, MADE)), "depth.scale"),
         (replaced(depth=DepthCorrection("123", float("nan"), 0.0, MADE)), "depth.scale"),
         (replaced(pca9685=Pca9685Calibration(25_000_000, BusConfig().servos[:1] * 6, MADE)), "channel"),
@@ -87,8 +91,11 @@ def test_what_cannot_be_is_not_written(tmp_path: Path, broken: Calibration, says
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema_version": 1}', b"[" * 100_000, msgspec.json.encode(WHOLE)[:-40]],
-    ids=["empty", "open", "list", "null", "bytes", "no fields", "deep", "truncated"],
+    [
+        *(b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema_version": 1}', b"[" * 100_000, msgspec.json.encode(WHOLE)[:-40]),
+        msgspec.json.encode(WHOLE).replace(b"pca9685", b"pca\xff685", 1),
+    ],
+    ids=["empty", "open", "list", "null", "bytes", "no fields", "deep", "truncated", "a byte in a name"],
 )
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "calibration.json"

@@ -30,6 +30,7 @@ case "$*" in
     mkdir -p "$folder/bin" && cp "$0" "$folder/bin/python" ;;
 *"-m pip"*) {kill} pip
     if [ -e {fake}/full ]; then echo 'ERROR: Could not install: [Errno 28] No space left on device' >&2; exit 1; fi
+    if [ -e {fake}/meanwhile ]; then sh {fake}/meanwhile; fi
     for n in 1 2 3 4 5 6 7 8; do echo "$n" > "$(dirname "$0")/../module$n"; done
     cp {fake}/dofbot "$(dirname "$0")/dofbot" ;;
 *"-m compileall"*) {kill} compileall ;;

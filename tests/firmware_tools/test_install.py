@@ -1,6 +1,7 @@
 """The robot's part of an update: beside the old version, one switch, back by itself; killed at any moment, old or new is whole."""
 
 import json
+import os
 import random
 import time
 from pathlib import Path
@@ -42,6 +43,21 @@ def test_the_first_version_runs_and_the_second_runs_beside_it(robot: Robot, old:
         (old, "previous", True),
         (name_of(new), "current", True),
     ]
+
+
+def test_whoever_logs_in_keeps_nothing_from_the_user_of_the_service(robot: Robot) -> None:
+    """sudo adds the umask of its caller to its own: a hardened one, 077, would leave a version that only root can run."""
+    before = os.umask(0o077)
+    try:
+        code, _, errors = robot.install(robot.bundle("0.1.0"))
+    finally:
+        os.umask(before)
+    assert code == 0, errors
+    version = robot.versions.path(robot.current)
+    for path in (robot.versions.folder, robot.versions.releases, *version.parents, version, *version.rglob("*")):
+        if path.is_relative_to(robot.versions.folder) and not path.is_relative_to(version / "system"):  # that is for systemd, as root
+            wanted = 0o005 if path.is_dir() else 0o004
+            assert path.stat().st_mode & wanted == wanted, path
 
 
 def test_twice_is_once(robot: Robot, old: str) -> None:
@@ -184,6 +200,17 @@ def test_a_bundle_that_is_not_as_packed_is_refused_before_any_of_it_runs(robot: 
     assert (code, out) == (1, "")
     assert expected in errors
     assert len(errors.splitlines()) == 1
+    assert robot.current == robot.running == old
+
+
+def test_a_bundle_into_which_another_one_is_copied_meanwhile_becomes_no_version(robot: Robot, old: str) -> None:
+    """Two workstations deploy at a time, into one folder of one user: half of each would run under the name of the first."""
+    first, second = robot.unpack(robot.bundle("0.2.0")), robot.unpack(robot.bundle("0.3.0"))
+    (robot.fake / "meanwhile").write_text(f"rm -r {first} && cp -r {second} {first}")
+    code, out, errors = robot.run(first / "install.py", "install")
+    assert (code, out) == (1, "")
+    assert "changed while it was being installed, expected one deployment at a time" in errors.splitlines()[-1]
+    assert {path.name for path in robot.versions.releases.iterdir()} == {old}
     assert robot.current == robot.running == old
 
 

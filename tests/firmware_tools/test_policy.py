@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from edge import policy
@@ -204,6 +205,17 @@ def test_a_process_that_refuses_keeps_its_policy_and_the_link(robot: PolicyRobot
     process.refuses = ""
     here(robot, "activate", name(NEW)[:4])
     assert_runs(robot, process, NEW)
+
+
+def test_a_trial_goes_on_where_the_next_policy_was_refused(robot: PolicyRobot, process: Process) -> None:
+    here(robot, "push", robot.file(NEW))
+    trial = robot.slots.running_trial()
+    assert trial is not None
+    robot.slots.note(replace(trial, grasps=5, picked=1))
+    process.refuses = "the arm has been HOLD for 20 s, expected it to end a grasp"
+    with pytest.raises(RefusedError):
+        here(robot, "push", robot.file(NEWER, LATER))
+    assert robot.slots.running_trial() == replace(trial, grasps=5, picked=1)
 
 
 @pytest.mark.parametrize("fails_at", range(1, 12))

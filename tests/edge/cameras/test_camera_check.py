@@ -47,8 +47,15 @@ def test_a_check_from_the_future_a_damaged_one_and_none_at_all_are_refused(asked
     path = camera_check.path_of(tmp_path / "robot.json")
     path.write_text('{"at": "2026-11-29T08:00:00", "has_moved": false, "off_mm": 0.1, "limit_mm": 1.0}')  # no zone
     assert "never checked" in why_not_armed(asked, NOW)
-    path.write_bytes(b"\x00")
-    assert "never checked" in why_not_armed(asked, NOW)
+    for damaged in (b"\x00", b'{"at": "2026-11-29T08:00:00Z", "has_mo\xffed": false, "off_mm": 0.1, "limit_mm": 1.0}'):
+        path.write_bytes(damaged)
+        assert "never checked" in why_not_armed(asked, NOW)
+
+
+def test_a_check_that_may_be_of_any_age_counts(tmp_path):
+    asked = CalibrationConfig(str(tmp_path / "robot.json"), check_max_age_h=1e12)
+    kept(asked, timedelta(days=365))
+    assert why_not_armed(asked, NOW) == ""
 
 
 def test_by_default_nothing_is_asked(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from edge.cameras.judge import GOOD_FRAMES, SAME_MAX, JudgedCamera
 from edge.errors import ObservationError
-from edge.messages import Frame, Intrinsics
+from edge.messages import Frame, Intrinsics, Marker
 
 LENS = Intrinsics(4, 3, 60.0, 60.0, 1.5, 1.0)
 PERIOD_S = 0.04
@@ -85,6 +85,24 @@ def test_a_covered_camera_is_not_a_stuck_one(camera, judged) -> None:
     for number in range(20):
         dark = frame(number, depth=0.0)
         assert show(camera, judged, dark) is dark  # that it shows nothing is for the observation to say
+
+
+def test_markers_without_any_depth_make_a_camera_stuck_and_good_as_depth_does(camera, judged) -> None:
+    """A policy that is told the block's place looks at them alone, and a D435 near the table has no depth."""
+
+    def marked(number: int, off: float) -> Frame:
+        return frame(number, depth=0.0)._replace(markers=(Marker(30, np.full((4, 2), off)),))
+
+    shown = [show(camera, judged, marked(number, 0.1)) for number in range(10)]
+    assert [one and one.sequence for one in shown] == [*range(SAME_MAX), *[0] * (10 - SAME_MAX)]
+    moving = marked(10, 0.2)
+    assert show(camera, judged, moving) is moving
+    with pytest.raises(ObservationError, match="gone"):
+        show(camera, judged, ObservationError("gone"))
+    for number in range(11, 10 + GOOD_FRAMES):
+        with pytest.raises(ObservationError, match="good frames"):
+            show(camera, judged, marked(number, 0.01 * number))
+    assert show(camera, judged, marked(20, 0.3)) is not None
 
 
 @pytest.mark.parametrize("away", ["error", "number back", "leap"])

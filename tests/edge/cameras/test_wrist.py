@@ -26,9 +26,20 @@ def test_the_joints_of_a_moment_are_the_set_points_that_the_servos_had_then() ->
         wrist.joints(1.0)
     for tick in range(100):
         wrist.sent(command(0.01 * tick), 1.0 + 0.02 * tick)
-    for time_s, joint1_rad in ((2.98, 0.99), (2.96, 0.98), (2.97, 0.985), (9.0, 0.99), (2.5, 0.75), (0.0, 0.68)):
+    for time_s, joint1_rad in ((2.98, 0.99), (2.96, 0.98), (2.97, 0.985), (9.0, 0.99), (2.5, 0.75), (2.4, 0.7)):
         assert wrist.joints(time_s + robot.SERVO_LAG_S)[0] == pytest.approx(joint1_rad)
         assert wrist.joints(time_s + robot.SERVO_LAG_S)[1:] == pytest.approx((0.1, 0.2, 0.3, 0.4))
+
+
+def test_a_frame_that_is_older_than_all_that_is_remembered_has_no_place() -> None:
+    """With the oldest set points, where the arm was later, a block would be told elsewhere, by as much as the arm has moved."""
+    wrist = WristCamera(POSE, MOUNT)
+    wrist.sent(command(0.0), 1.0)
+    assert wrist.joints(0.0)[0] == 0.0  # before the first it was at rest there
+    for tick in range(1, 100):
+        wrist.sent(command(0.01 * tick), 1.0 + 0.02 * tick)
+    with pytest.raises(ObservationError, match=r"taken 0\.10 s before .* camera\.max_age_s"):
+        wrist.joints(2.26 + robot.SERVO_LAG_S)
 
 
 @given(st.floats(0.0, 0.5))

@@ -154,3 +154,30 @@ def test_the_process_goes_over_to_no_policy_that_nobody_vouches_for(robot: Polic
     for path in (robot.file(variant(3), None), robot.file(variant(4), key=signature.make_key(robot.home / "other").path)):
         with pytest.raises(PolicyError, match=f"policy {path}: .*(has no signature|signed with the key)"):
             service._load(robot.settings, path)
+
+
+def test_what_was_vouched_for_is_what_decides_whatever_becomes_of_the_file_meanwhile(
+    robot: PolicyRobot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may use the control socket names the path, and may change what lies there between two looks at it."""
+    path, check, resolve = robot.slots.path(kept(robot, variant(3))), signature.check, Path.resolve
+
+    def then_replaced(*arguments: object) -> None:
+        check(*arguments)  # type: ignore[arg-type]
+        path.write_bytes(variant(4))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signature, "check", then_replaced)
+        assert service._load(robot.settings, path).sha256 == policy.digest(variant(3))
+    link = robot.home / "link.onnx"
+    link.symlink_to(robot.slots.path(BUNDLED))  # needs no signature
+
+    def then_led_elsewhere(found: Path, strict: bool = False) -> Path:
+        led = resolve(found, strict)
+        if found == link:
+            link.unlink()
+            link.symlink_to(path)
+        return led
+
+    monkeypatch.setattr(Path, "resolve", then_led_elsewhere)
+    assert service._load(robot.settings, link).sha256 == policy.digest(BUNDLED_DATA)

@@ -101,6 +101,18 @@ def test_a_trial_that_somebody_has_ended_gives_nothing_up(tmp_path: Path, change
     assert slots.active == active
 
 
+def test_a_policy_that_was_read_and_refused_leaves_the_trial_of_the_one_that_decides(tmp_path: Path) -> None:
+    slots, config = slots_in(tmp_path / "policies", trial_grasps=2)
+    on_trial(slots)
+    probation = Probation(slots, config)
+    slots.note(Trial(OLD, NEW, BUNDLED))
+    slots.point("active", OLD)
+    probation.look()
+    assert probation.count(Counts(1, 0, 1, 0), policy()) == Trial(NEW, OLD, BUNDLED, 1, 0, "failed")
+    probation.begin()
+    assert probation.count(Counts(2, 0, 2, 0), policy(OLD)) == Trial(OLD, NEW, BUNDLED, 1, 0, "failed")
+
+
 def test_without_a_trial_nothing_is_counted(tmp_path: Path) -> None:
     slots, config = slots_in(tmp_path / "policies", trial_grasps=0)
     on_trial(slots)

@@ -352,6 +352,21 @@ def test_once_it_is_told_to_end_it_takes_nothing_on_but_can_still_be_stopped(com
         assert is_parked(desk.rig)
 
 
+@pytest.mark.parametrize(
+    ("desk", "at_s", "stop_s", "says"),
+    [
+        (grasping(Desk()), 2.0, 3.0, "holding; dofbot grasp or dofbot park goes on"),
+        (grasping(Desk(camera=no_camera())), 7.0, 9.0, "holding; dofbot park goes on"),
+        (grasping(Desk()), 4.1, 4.0, "holding; the process is about to end and lets the arm go within 4 s; dofbot park takes it home"),
+    ],
+    ids=["grasping", "SAFE, parking", "about to end"],
+)
+def test_a_hold_says_what_is_true_of_the_way_on(desk, at_s, stop_s, says) -> None:
+    asked = desk.at(at_s, Hold())
+    desk.serve(stop_s)
+    assert text(asked.last) == says
+
+
 def test_a_hold_and_a_grasp_in_one_tick_answer_both_grasps() -> None:
     desk = Desk()
     desk.at(0.0, Arm())
@@ -509,6 +524,9 @@ class FakeProbation:
     def look(self) -> None:
         pass
 
+    def begin(self) -> None:
+        pass
+
     def count(self, counts: Counts, policy: Any) -> Trial | None:
         is_failed = counts.attempts and policy.sha256[0] == "a" and not self.given_up
         return Trial("a" * 12, "b" * 12, "bundled", counts.attempts, 0, "failed") if is_failed else None
@@ -546,6 +564,36 @@ def test_a_policy_that_fails_its_trial_goes_between_two_grasps_or_the_arm_waits_
         assert asked.last == GraspResult(picked=3, missed=0, lost=0)
 
 
+@pytest.mark.parametrize("why", ["a person", "a signal"])
+def test_where_nothing_takes_over_from_a_policy_that_failed_a_park_goes_on(why: str) -> None:
+    """The hold is for a grasping arm: a park that it ended would leave the arm up there, or let it drop when the process has to end."""
+    probation, parks = FakeProbation(), threading.Event()
+
+    def load(path: Path) -> Any:
+        parks.wait(10.0)
+        return no_policy(path)
+
+    desk = Desk(load)
+    desk.orders._probation = probation  # type: ignore[assignment]
+    desk.at(0.0, Arm())
+    desk.at(0.1, Grasp(count=3))
+    asked = desk.at(11.5, Park()) if why == "a person" else None
+
+    def let_it_fail_on_the_way(rig: Rig) -> None:
+        if desk.orders._swap is not None and not probation.given_up:
+            time.sleep(0.2)  # its thread begins
+        if rig.phase == "PARK" and not parks.is_set():
+            parks.set()
+            time.sleep(0.2)  # it has failed
+
+    desk.rig.hooks["clock"] = let_it_fail_on_the_way
+    summary = desk.serve(20.0 if asked else 11.5)
+    assert probation.given_up
+    assert (summary.stopped_by, summary.safe_reason) == ("signal", "")
+    assert asked is None or asked.last == Done(text="parked, servos off")
+    assert is_parked(desk.rig)
+
+
 class Booked:
     """Whose grasps they were."""
 
@@ -554,6 +602,9 @@ class Booked:
         self._seen = 0
 
     def look(self) -> None:
+        pass
+
+    def begin(self) -> None:
         pass
 
     def count(self, counts: Counts, policy: Any) -> None:
