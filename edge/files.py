@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+SERVICE_RUNTIME = Path("/run/dofbot-grasp")  # $RUNTIME_DIRECTORY of dofbot-grasp.service, kept while it is stopped
 _BETWEEN_TRIES_S = 0.05
 
 

@@ -1,7 +1,5 @@
 """Servos on a PCA9685, one at a time: a `ServoLine` whose positions are pulses in microseconds."""
 
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from edge.buses import last_pose
@@ -11,7 +9,6 @@ from edge.config import BusConfig
 from edge.messages import JointCommand
 
 PULSE_MIN_US, PULSE_MAX_US = 400.0, 2600.0  # as bus.servos may have them
-SERVICE_LAST_POSE = Path("/run/dofbot-grasp/last_pose")  # $RUNTIME_DIRECTORY of dofbot-grasp.service
 
 
 class PulseLine:
@@ -66,7 +63,6 @@ class PulseLine:
 
 def _forget_last_pose() -> None:
     """A runtime must not believe that the arm is where it left it: without read-back it then takes it to be parked."""
-    for path in {last_pose.path(), SERVICE_LAST_POSE}:
-        if path is not None:
-            with suppress(OSError):  # not there; or the service's, which another user may not touch
-                path.unlink()
+    path = last_pose.path()
+    if path is not None:
+        path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Where servos without read-back were last sent, kept past the end of the process: the first pulse of the next run must not be a leap.
 
 After an orderly end that is the park pose. After a kill it is where the arm was let go; the gears of its servos keep it about there.
+Whoever moves the arm of an installed service, a tool of a user as well, keeps it in the service's folder, whose group may write there.
 The file lies in memory (tmpfs), so that no SD card can hold up a tick, and a machine that was restarted starts parked.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from edge.buses.servos import ServoBus, servo_angles_deg
 from edge.config import ServoConfig
 from edge.errors import BusError
+from edge.files import SERVICE_RUNTIME
 from edge.messages import JointCommand
 from edge.robot import PARK_RAD
 
@@ -25,12 +27,20 @@ _log = logging.getLogger(__name__)
 
 
 def path() -> Path | None:
-    """Where the file is: in the service's folder, or the user's; None: this machine has no such place."""
-    for variable, name in (("RUNTIME_DIRECTORY", "last_pose"), ("XDG_RUNTIME_DIR", "dofbot-grasp.last_pose")):
-        folder = Path(os.environ.get(variable, "").partition(":")[0])
-        if folder.is_absolute() and folder.is_dir():
-            return folder / name
-    return None
+    """Where the file is: in the service's folder, without a service in the user's; None: this machine has no such place.
+
+    Raises `BusError` for a user who may not write into the service's.
+    """
+    service = Path(os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or SERVICE_RUNTIME)
+    if service.is_absolute() and service.is_dir():
+        if not os.access(service, os.W_OK):
+            raise BusError(
+                f"{service} cannot be written by this user, expected a member of its group: the service has to know where an arm "
+                "without read-back was sent; sudo usermod -aG dofbot $USER, log in again"
+            )
+        return service / "last_pose"
+    user = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    return user / "dofbot-grasp.last_pose" if user.is_absolute() and user.is_dir() else None
 
 
 class RememberingBus:
@@ -43,6 +53,8 @@ class RememberingBus:
         self._last: JointCommand | None = None
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(PermissionError):  # another's, who has done it
+                os.fchmod(self._file, 0o660)  # whatever the umask is: the next one may be the service, or a member of its group
             self._last = _decode(os.pread(self._file, struct.calcsize(_FORMAT), 0), servos)
         except OSError as error:
             self._forget(error)

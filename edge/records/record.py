@@ -15,7 +15,7 @@ from edge.errors import ConfigError, WireError
 from edge.messages import JointCommand
 from edge.records.histogram import Durations, Histogram
 
-KEPT_GRASPS = 10_000  # more than a day of them, in 5 MB
+KEPT_GRASPS = 10_000  # more than a day of them, in 0.4 MB
 RECORD_MAX_BYTES = 1 << 16  # a hundred times what a tick takes
 _HEADER_BYTES = 4
 

@@ -1,11 +1,15 @@
 """The books of the grasps: how many are wanted, what came of those that ended, and which try this is."""
 
 import logging
-from collections import defaultdict, deque
-from typing import NamedTuple
+from collections import defaultdict
+from typing import NamedTuple, get_args
+
+import numpy as np
 
 from edge.records.record import KEPT_GRASPS, Grasp, Outcome
+from edge.task import Phase
 
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 TRIES = 2  # of a grasp: one that is missed is tried once more
 ENDLESS = 10**9  # grasps: three centuries of them
 
@@ -30,12 +34,19 @@ class Tally:
         self._tick_hz = tick_hz
         self._tries = 0  # of the one under way
         self._phase_ticks: dict[str, int] = defaultdict(int)
-        self._grasps: deque[Grasp] = deque(maxlen=KEPT_GRASPS)
+        # All of it from the start on: objects that pile up for a day cannot be told from a leak.
+        self._kept = np.empty(KEPT_GRASPS, [("result", np.uint8), ("tries", np.uint8), ("phase_ticks", np.uint32, len(Phase))])
+        self._kept.fill(0)
 
     @property
     def grasps(self) -> tuple[Grasp, ...]:
-        """The newest `KEPT_GRASPS`."""
-        return tuple(self._grasps)
+        """The newest `KEPT_GRASPS`, the oldest first."""
+        count = self.counts.attempts
+        rows = [self._kept[number % KEPT_GRASPS] for number in range(max(count - KEPT_GRASPS, 0), count)]
+        return tuple(Grasp(OUTCOMES[row["result"]], int(row["tries"]), self._phase_s(row["phase_ticks"])) for row in rows)
+
+    def _phase_s(self, ticks: np.ndarray) -> dict[str, float]:
+        return {phase: int(count) / self._tick_hz for phase, count in zip(Phase, ticks, strict=True) if count}
 
     def want(self, count: int) -> None:
         """So many grasps from now on; what was under way is forgotten."""
@@ -58,9 +69,9 @@ class Tally:
         if result == "missed" and self._tries < TRIES:
             _log.info("grasp %d: missed, tried once more", attempts + 1)
             return True
+        ticks = [self._phase_ticks[phase] for phase in Phase]
+        self._kept[attempts % KEPT_GRASPS] = OUTCOMES.index(result), self._tries, ticks
         self.counts = Counts(attempts + 1, picked + (result == "picked"), missed + (result == "missed"), lost + (result == "lost"))
-        phases_s = {phase: ticks / self._tick_hz for phase, ticks in self._phase_ticks.items()}
-        self._grasps.append(Grasp(result, self._tries, phases_s))
         _log.info("grasp %d: %s", attempts + 1, result)
         self.want(self.wanted - 1)
         return self.wanted > 0

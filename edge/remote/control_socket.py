@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge.errors import ConfigError, NotListeningError
+from edge.files import SERVICE_RUNTIME
 
 AUTO = "auto"
 PATH_MAX_BYTES = 107  # sockaddr_un, unix(7)
@@ -20,7 +21,7 @@ TUNNEL = (
     "from another, tunnel: ssh -L local.sock:/run/dofbot-grasp/control.sock pi@robot, then dofbot status --socket local.sock"
 )
 
-_SERVICE = Path("/run/dofbot-grasp/control.sock")  # $RUNTIME_DIRECTORY of dofbot-grasp.service
+_SERVICE = SERVICE_RUNTIME / "control.sock"
 _TEMPORARY = Path("/tmp")  # the same for server and clients, whatever $TMPDIR is
 _BACKLOG = 16
 _LOCK_WAIT_S = 1.0

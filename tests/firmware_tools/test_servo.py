@@ -342,17 +342,18 @@ def test_a_simulator_has_no_servos(board) -> None:
     assert isinstance(board.run("servo", "read").exception, ConfigError)
 
 
-def test_a_runtime_does_not_believe_afterwards_that_the_arm_is_where_it_left_it(pca9685, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_runtime_does_not_believe_afterwards_that_the_arm_is_where_it_left_it(pca9685, tmp_path, monkeypatch, is_installed) -> None:
+    (tmp_path / "service").mkdir()
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("firmware_tools.pulse_line.SERVICE_LAST_POSE", tmp_path / "of_the_service")
-    places = (tmp_path / "dofbot-grasp.last_pose", tmp_path / "of_the_service")
-    for place in places:
-        place.write_bytes(b"here")
+    monkeypatch.setattr("edge.buses.last_pose.SERVICE_RUNTIME", tmp_path / ("service" if is_installed else "none"))
+    place = tmp_path / "service/last_pose" if is_installed else tmp_path / "dofbot-grasp.last_pose"
+    place.write_bytes(b"here")
     pca9685.run("servo", "read")
-    assert all(place.exists() for place in places)
+    assert place.exists()
     pca9685.run("servo", "centre", "joint1", "--yes")
-    assert not any(place.exists() for place in places)
+    assert not place.exists()
 
 
 def test_ctrl_c_at_a_question_is_ctrl_c_and_no_answer() -> None:

@@ -128,6 +128,7 @@ def test_all_else_is_the_bus_behind_it(file: Path) -> None:
 
 
 def test_the_file_is_in_memory_or_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_pose, "SERVICE_RUNTIME", tmp_path / "not installed")
     monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}:/run/other")
     assert last_pose.path() == tmp_path / "last_pose"
     monkeypatch.delenv("RUNTIME_DIRECTORY")
@@ -136,6 +137,27 @@ def test_the_file_is_in_memory_or_nowhere(tmp_path: Path, monkeypatch: pytest.Mo
     for folder in ("", "relative", str(tmp_path / "missing")):
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
         assert last_pose.path() is None
+
+
+def test_a_tool_keeps_it_where_the_service_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A calibration that was killed leaves the arm up there, and the service must not take it to be parked."""
+    service, user = tmp_path / "service", tmp_path / "user"
+    service.mkdir()
+    user.mkdir()
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(user))
+    monkeypatch.setattr(last_pose, "SERVICE_RUNTIME", service)
+    before = os.umask(0o077)
+    try:
+        run(last_pose.path(), AWAY)
+    finally:
+        os.umask(before)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(service))  # as systemd sets it
+    assert found(last_pose.path()) == AWAY
+    assert last_pose.path().stat().st_mode & 0o777 == 0o660
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)
+    with pytest.raises(BusError, match="service cannot be written by this user, expected a member of its group"):
+        last_pose.path()
 
 
 @pytest.mark.parametrize("remembers", [True, False])

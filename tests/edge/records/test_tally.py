@@ -1,9 +1,12 @@
 """The books: a miss is tried once more, and what is booked adds up."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.records.record import KEPT_GRASPS
 from edge.records.tally import TRIES, Counts, Tally
 
 outcomes = st.lists(st.sampled_from(["picked", "missed", "lost"]), max_size=30)
@@ -54,3 +57,27 @@ def test_time_counts_while_a_grasp_is_wanted_and_what_is_abandoned_counts_for_no
     tally.conclude("picked")
     assert tally.counts == Counts(1, 1, 0, 0)
     assert tally.grasps[0].phase_s == {"HOMING": 0.02}
+
+
+def test_the_books_of_days_take_no_more_memory_than_those_of_an_hour() -> None:
+    tally = Tally(50.0)
+
+    def book(count: int) -> None:
+        for _ in range(count):
+            tally.want(2)
+            for _ in range(tally.counts.attempts % 7 + 1):
+                tally.tick("APPROACH")
+            tally.conclude("picked" if tally.counts.attempts % 2 else "lost")
+
+    book(100)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        book(KEPT_GRASPS)
+        assert tracemalloc.get_traced_memory()[0] - before < 2000
+    finally:
+        tracemalloc.stop()
+    assert len(tally.grasps) == KEPT_GRASPS
+    for number, grasp in zip(range(100, 100 + KEPT_GRASPS), tally.grasps, strict=True):
+        assert grasp.result == ("picked" if number % 2 else "lost")
+        assert grasp.phase_s == {"APPROACH": (number % 7 + 1) / 50.0}
