@@ -146,6 +146,8 @@ def load(path: Path) -> Calibration:
     """Read and check a calibration file; raises `ConfigError` naming file, field, found, expected and remedy."""
     try:
         data = path.read_bytes()
+    except PermissionError:
+        raise ConfigError(f"calibration {path} may not be read by this user, expected it to; sudo chmod a+r {path}") from None
     except OSError as error:
         raise ConfigError(f"calibration {path} cannot be read ({error.strerror}), expected what dofbot calibrate wrote; run it") from None
     try:

@@ -174,3 +174,12 @@ def test_one_camera_has_one_place(tmp_path: Path, part: str) -> None:
     askew = msgspec.structs.replace(ELSEWHERE[part], **{name: (POSE[1], *POSE[1:]) for name in dir(ELSEWHERE[part]) if "transform" in name})
     assert "no rigid pose" in refusal(path, lambda: calibration.save(path, replaced(hand_eye=None, **{part: askew})))
     assert not path.exists()
+
+
+def test_a_file_of_another_user_is_not_taken_for_a_missing_one(tmp_path, monkeypatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ConfigError, match=r"robot\.json may not be read by this user, expected it to; sudo chmod a\+r"):
+        calibration.load(tmp_path / "robot.json")
