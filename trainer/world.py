@@ -201,6 +201,11 @@ class World:
         tool = kinematics.transform_tool_to_table(joints, self.mount)
         return self.renderer.render(tool, self.drawn(), self.quirks.table_m)
 
+    @property
+    def table_m(self) -> float:
+        """Height of the table's top."""
+        return self.quirks.table_m
+
     def transform_camera_to_table(self) -> Float64:
         """(4, 4) pose of the wrist camera, where it really is."""
         tool_to_table = kinematics.transform_tool_to_table(self.joints(), self.mount)
