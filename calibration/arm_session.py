@@ -14,12 +14,13 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from calibration import closed_form, hand_eye, observability, servo_zeros
-from calibration.arm_model import Arm, CameraPlace, Chain, ServoArm, State, Views, inverse
+from calibration import hand_eye, observability, servo_zeros
+from calibration.arm import closed_form
+from calibration.arm.images import CORNERS_MIN, IMAGES_MIN
+from calibration.arm.model import Arm, CameraPlace, Chain, ServoArm, State, Views, inverse
+from calibration.arm.placements import WHERE
 from calibration.boards import Board, points_m
-from calibration.images import CORNERS_MIN, IMAGES_MIN
 from calibration.lens import NAMES, lens_of
-from calibration.placements import WHERE
 from edge.calibration import Calibration, Lens, applied
 from edge.config import BusConfig, Config, MountConfig
 from edge.errors import CalibrationError, ConfigError
@@ -29,7 +30,7 @@ from edge.messages import Float64
 from edge.robot import JOINT_NAMES
 
 if TYPE_CHECKING:
-    from calibration.joints_file import Posed
+    from calibration.arm.joints_file import Posed
     from calibration.session import Session
 
 NAME = "arm.json"

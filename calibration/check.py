@@ -13,9 +13,9 @@ import numpy as np
 from msgspec import Struct
 
 from calibration import json_file
-from calibration.arm_model import cross_matrix, inverse
+from calibration.arm.closed_form import rotation_vectors
+from calibration.arm.model import cross_matrix, inverse
 from calibration.boards import Board, CharucoBoard, MarkerBoard, points_m
-from calibration.closed_form import rotation_vectors
 from calibration.detect import Detection
 from calibration.lens import lens_of, project, rays
 from calibration.opencv import Lens, board_pose

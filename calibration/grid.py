@@ -9,8 +9,8 @@ from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from calibration import closed_form
-from calibration.arm_model import Arm, State, Views, inverse
+from calibration.arm import closed_form
+from calibration.arm.model import Arm, State, Views, inverse
 from edge.calibration import Check
 from edge.errors import CalibrationError, MissingExtraError
 from edge.messages import Float64

@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration import closed_form, error_curves, gls, observability
-from calibration.arm_model import Arm, CameraPlace, ServoArm, State, Views, inverse, state_names
+from calibration import error_curves, gls, observability
+from calibration.arm import closed_form
+from calibration.arm.images import CORNERS_MIN, Rejected, gated, in_order
+from calibration.arm.model import Arm, CameraPlace, ServoArm, State, Views, inverse, state_names
 from calibration.held_out import HeldOut, held_out_errors, jackknife
-from calibration.images import CORNERS_MIN, Rejected, gated, in_order
 from edge.calibration import Calibration, Check, FixedCamera, ForearmCamera, HandEye, Row, made
 from edge.errors import CalibrationError
 from edge.messages import Float64
@@ -36,7 +37,7 @@ POSE_NOISE = gls.Noise(0.3, np.array([np.radians(0.2), 0.001]))
 
 
 class Estimate(NamedTuple):
-    """The result; in the gauge of `observability`, zeros and scales as they are with the tool straight down (`calibration.gravity`)."""
+    """The result; in the gauge of `observability`, zeros and scales as they are with the tool straight down (`calibration.arm.gravity`)."""
 
     method: Literal["gls", "pixel"]
     state: State

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibration import gls
-from calibration.arm_model import State, Views, transform_board_to_camera
+from calibration.arm.model import State, Views, transform_board_to_camera
 from calibration.lens import FITTED, rays
 from edge.messages import Float64
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.arm_model import Arm, ServoArm, State, predict, state_names
+from calibration.arm.model import Arm, ServoArm, State, predict, state_names
 from edge.errors import CalibrationError
 from edge.messages import Float64
 

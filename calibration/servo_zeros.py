@@ -11,8 +11,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from calibration import closed_form
-from calibration.arm_model import ServoArm, Views, inverse
+from calibration.arm import closed_form
+from calibration.arm.model import ServoArm, Views, inverse
 from calibration.hand_eye import Estimate
 from edge.calibration import BoardCalibration, Made, Pca9685Calibration, made
 from edge.config import BoardServoConfig, BusConfig, ServoConfig

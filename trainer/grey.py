@@ -1,7 +1,7 @@
 """The grey image of a simulated wrist camera: blocks with a marker on top, the table with one glued to it, and fingers before them.
 
 Simulated, and plain: each surface has one grey level, and there are no shadows, no gloss and no motion blur. Only the marker is exact,
-as `calibration/render.py` draws it; where the depth image says that something is nearer, it is hidden.
+as `calibration/simulated/render.py` draws it; where the depth image says that something is nearer, it is hidden.
 """
 
 from typing import Protocol
@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration import render
 from calibration.boards import MarkerBoard, Placed
 from calibration.opencv import Lens
+from calibration.simulated import render
 from edge.config import BlockConfig, FixedMarkerConfig
 from edge.messages import Float32, Float64, Grey, Intrinsics
 from trainer.render import BOX, DepthRenderer

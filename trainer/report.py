@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import edge
-from calibration import html_page
-from calibration.html_page import facts, picture, table
+from calibration.pages import html
+from calibration.pages.html import facts, picture, table
 from edge.contract import Contract
 from edge.policy import load
 from trainer import plots
@@ -53,7 +53,7 @@ def write(report: Report, path: Path) -> None:
         "The worst episodes": "".join(_film(row, report.policy, contract) for row in scenes),
         "How to repeat it": f"<pre>{escape(report.command)}</pre>",
     }
-    html_page.write(path, f"{report.policy.name}: how well it grasps", "", sections)
+    html.write(path, f"{report.policy.name}: how well it grasps", "", sections)
 
 
 def _origin(report: Report, contract: Contract, sha256: str) -> dict[str, str]:

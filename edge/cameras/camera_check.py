@@ -54,7 +54,7 @@ def why_not_armed(config: CalibrationConfig, now: datetime) -> str:
         return f"the camera was never checked ({path}: {error}), expected a check of the last {config.check_max_age_h:g} h; {remedy}"
     if last.has_moved:
         found = f"the camera has moved: {last.off_mm:.1f} mm off on the board, expected at most {last.limit_mm:.1f}"
-        return f"{found}; fasten it, calibrate again, {remedy}"
+        return f"{found}; if the arm was not in its park pose, put it there, else fasten the camera and calibrate again; {remedy}"
     if not timedelta(minutes=-1) <= age <= timedelta(hours=config.check_max_age_h):
         hours = age.total_seconds() / 3600.0
         return f"the camera was last checked {hours:.1f} h ago, expected within {config.check_max_age_h:g} h; {remedy}"

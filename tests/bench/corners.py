@@ -7,11 +7,12 @@ import cv2
 import numpy as np
 from tables import Bench
 
-from calibration import boards, render
+from calibration import boards
 from calibration.block import BlockFinder
 from calibration.boards import MarkerBoard, Placed
 from calibration.detect import detect
 from calibration.opencv import Image, Lens, project, square_poses
+from calibration.simulated import render
 from edge.errors import CalibrationError
 from edge.messages import Float64, Intrinsics
 

@@ -15,10 +15,13 @@ import numpy as np
 from rich.console import Console
 from tables import Bench, Figures
 
-from calibration import closed_form, gls, hand_eye, placements, plan_poses, posed, simulated_arm
-from calibration.arm_model import PosedArm, State, Views, inverse, rotation
+from calibration import gls, hand_eye
+from calibration.arm import closed_form, placements, posed
+from calibration.arm.model import PosedArm, State, Views, inverse, rotation
 from calibration.held_out import plane_distances_m, plane_errors_m
-from calibration.simulated_arm import Errors, Robot
+from calibration.live import plan_poses
+from calibration.simulated import arm as simulated_arm
+from calibration.simulated.arm import Errors, Robot
 from edge.errors import CalibrationError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

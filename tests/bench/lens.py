@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 from tables import Bench, Figures
 
-from calibration import boards, collecting, coverage, verdict
+from calibration import boards, coverage, verdict
 from calibration.bundle import View
 from calibration.detect import detect
 from calibration.intrinsics import Calibrated, apart_px, calibrate
-from calibration.lens_guide import VIEWS_MAX, LensGuide
+from calibration.live import collecting
+from calibration.live.guides import VIEWS_MAX, LensGuide
+from calibration.live.stills import Stills
 from calibration.opencv import Lens
-from calibration.simulated_camera import MOVES, RESTS, Hand, SimulatedCamera
-from calibration.stills import Stills
+from calibration.simulated.camera import MOVES, RESTS, Hand, SimulatedCamera, drawn_optics
 from edge.errors import CalibrationError
 from edge.messages import Float64
 
@@ -39,7 +40,7 @@ def bench() -> Bench:
 
 def _by_themselves(seed: int) -> Figures:
     hand = Hand(BOARD, np.random.default_rng((seed, 3, 0)))
-    camera = SimulatedCamera(BOARD, SIZE, seed, hand)
+    camera = SimulatedCamera(BOARD, drawn_optics(SIZE, seed), seed, hand)
     guide = LensGuide(SIZE)
     with tempfile.TemporaryDirectory() as folder:
         collection = collecting.Collection(Stills(camera), Path(folder), BOARD, guide)
@@ -70,7 +71,7 @@ def _by_hand(seed: int) -> Figures:
             poses.extend([[hand(lens) for _ in range(MOVES + RESTS)][-1]] * 2)
         return poses.pop()
 
-    camera, views = SimulatedCamera(BOARD, SIZE, seed, at_rest), Seen()
+    camera, views = SimulatedCamera(BOARD, drawn_optics(SIZE, seed), seed, at_rest), Seen()
     while len(views) < BY_HAND:
         camera.latest()
         image = camera.latest().image

@@ -12,9 +12,10 @@ from rich.console import Console
 from tables import Bench, Figures
 
 from calibration import hand_eye as estimates
-from calibration import plan_poses, simulated_arm
-from calibration.arm_model import CameraPlace
-from calibration.simulated_arm import Errors
+from calibration.arm.model import CameraPlace
+from calibration.live import plan_poses
+from calibration.simulated import arm as simulated_arm
+from calibration.simulated.arm import Errors
 from edge.errors import CalibrationError
 
 

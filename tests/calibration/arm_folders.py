@@ -7,8 +7,10 @@ import cv2
 import msgspec
 import numpy as np
 
-from calibration import boards, joints_file, session, simulated_arm
-from calibration.arm_model import ServoArm, Views
+from calibration import boards, session
+from calibration.arm import joints_file
+from calibration.arm.model import ServoArm, Views
+from calibration.simulated import arm as simulated_arm
 from edge import calibration as files
 from edge.messages import Intrinsics
 

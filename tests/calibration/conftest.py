@@ -5,8 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from calibration import hand_eye, placements, plan_poses, simulated_arm
-from calibration.arm_model import Views
+from calibration import hand_eye
+from calibration.arm import placements
+from calibration.arm.model import Views
+from calibration.live import plan_poses
+from calibration.simulated import arm as simulated_arm
 
 
 class Calibrated(NamedTuple):

@@ -4,8 +4,9 @@ from functools import cache
 
 import numpy as np
 
-from calibration import boards, render
+from calibration import boards
 from calibration.opencv import Image, Lens
+from calibration.simulated import render
 from edge.messages import Float64, Intrinsics
 
 LENS = Lens(Intrinsics(640, 480, 610.0, 612.0, 322.0, 238.0), (-0.10, 0.05, 0.001, -0.0005, 0.0))

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from calibration import render
 from calibration.opencv import Image, Lens
+from calibration.simulated import render
 from edge.errors import ObservationError
 from edge.messages import Frame, Intrinsics
 from tests.calibration.scenes import BOARD, facing

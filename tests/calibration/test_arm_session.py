@@ -4,7 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration import arm_session, boards, hand_eye, joints_file, placements, session, simulated_arm, simulated_session
+from calibration import arm_session, boards, hand_eye, session
+from calibration.arm import joints_file, placements
+from calibration.simulated import arm as simulated_arm
+from calibration.simulated import session as simulated_session
 from edge import calibration as files
 from edge.config import BusConfig, Config, MountConfig
 from edge.errors import CalibrationError, ConfigError

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration import boards, render
+from calibration import boards
 from calibration.block import BlockFinder
 from calibration.boards import MarkerBoard, Placed
 from calibration.opencv import Image, project, undistort
+from calibration.simulated import render
 from edge.block import on_plane
 from edge.errors import CalibrationError, ObservationError
 from edge.messages import Float64

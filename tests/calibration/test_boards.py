@@ -8,9 +8,10 @@ import numpy as np
 import pypdfium2
 import pytest
 
-from calibration import board_pdf, boards
+from calibration import boards
 from calibration.marker_edges import refine_markers
 from calibration.opencv import DICTIONARIES, find_charuco, find_markers, marker_bits, refine_saddles
+from calibration.pages import board_pdf
 from edge.errors import CalibrationError, ConfigError
 
 DPI = 600

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from calibration import boards, check
-from calibration.arm_model import rotation
+from calibration.arm.model import rotation
 from calibration.detect import Detection
 from calibration.opencv import project
 from edge.errors import CalibrationError, ConfigError

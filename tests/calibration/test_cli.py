@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration import boards, depth, lens_cli, render, session
+from calibration import boards, depth, session
+from calibration.commands import intrinsics
 from calibration.opencv import Image, Lens, project
+from calibration.simulated import render
 from edge import calibration as files
 from edge.cameras import camera_check
 from edge.config import CalibrationConfig
@@ -125,7 +127,7 @@ def test_watching_goes_on_until_the_lens_is_good(tmp_path: Path, printed: Path, 
         waits.append(len(list(folder.iterdir())))
         corners_only(folder, (5, 20)[len(waits) - 1], seed=1)
 
-    monkeypatch.setattr(lens_cli, "_wait_for_images", more)
+    monkeypatch.setattr(intrinsics, "_wait_for_images", more)
     result = run("intrinsics", "--images", folder, "--board", printed, "--serial", "7", "--calibration", path, "--watch")
     assert result.exit_code == 0, result.output
     assert len(waits) == 2  # nothing yet; too few; good

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from calibration import depth, render
+from calibration import depth
 from calibration.opencv import Lens
+from calibration.simulated import render
 from edge import calibration as files
 from edge.errors import CalibrationError
 from edge.messages import Float32, Float64, Intrinsics

@@ -6,9 +6,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration import boards, render
+from calibration import boards
 from calibration.detect import detect
 from calibration.opencv import Image, project
+from calibration.simulated import render
 from edge.errors import CalibrationError
 from tests.calibration.scenes import BOARD, LENS, TILT_RAD, facing, views
 

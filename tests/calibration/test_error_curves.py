@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from calibration import error_curves, gls, hand_eye, observability, simulated_arm
+from calibration import error_curves, gls, hand_eye, observability
+from calibration.simulated import arm as simulated_arm
 
 
 def _wider(plan, seed, **errors):

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from calibration import grid, grid_report, simulated_arm
+from calibration import grid
+from calibration.pages import grid as grid_page
+from calibration.simulated import arm as simulated_arm
 from edge.errors import CalibrationError
 
 PLACES_M = np.array([[x, y] for x in (-0.05, 0.0, 0.05) for y in (0.08, 0.12)])
@@ -53,13 +55,13 @@ def test_the_camera_measures_what_the_servos_leave(calibrated):
 
 def test_the_page_has_the_figures_of_each_grid_and_its_map(tmp_path):
     near, far = (grid.by_touch(PLACES_M, np.tile((x_mm, 0.0), (6, 1))) for x_mm in (1.0, 7.0))
-    grid_report.write(tmp_path / "grid.html", {"by touch": near, "at <noon>": far}, "test")
+    grid_page.write(tmp_path / "grid.html", {"by touch": near, "at <noon>": far}, "test")
     page = (tmp_path / "grid.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert '<td class="left good">good</td>' in page
     assert "at &lt;noon&gt;" in page
     assert '<td class="">7.00</td>' in page
-    grid_report.write(tmp_path / "far.html", {"by touch": far}, "test")
+    grid_page.write(tmp_path / "far.html", {"by touch": far}, "test")
     assert '<td class="left refused">refused</td>' in (tmp_path / "far.html").read_text()
 
 

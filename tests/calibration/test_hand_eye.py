@@ -6,9 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration import closed_form, gls, hand_eye, observability, placements, plan_poses, posed, simulated_arm
-from calibration.arm_model import PosedArm, ServoArm, State, inverse, moved, rotation
-from calibration.simulated_arm import LENS, POINTS_M
+from calibration import gls, hand_eye, observability
+from calibration.arm import closed_form, placements, posed
+from calibration.arm.model import PosedArm, ServoArm, State, inverse, moved, rotation
+from calibration.live import plan_poses
+from calibration.simulated import arm as simulated_arm
+from calibration.simulated.arm import LENS, POINTS_M
 from edge import calibration
 from edge.errors import CalibrationError
 

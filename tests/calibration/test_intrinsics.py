@@ -6,10 +6,11 @@ import pytest
 from scipy.linalg import block_diag
 from scipy.optimize import least_squares
 
-from calibration import boards, coverage, render, verdict
+from calibration import boards, coverage, verdict
 from calibration.bundle import State, View, residuals
 from calibration.intrinsics import MODELS, VIEWS_MIN, apart_px, calibrate, fit
 from calibration.opencv import NO_DISTORTION, Lens, project
+from calibration.simulated import render
 from edge.errors import CalibrationError
 from edge.messages import Float64, Intrinsics
 from tests.calibration.scenes import BOARD, LENS, TILT_RAD

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from calibration import boards, render
+from calibration import boards
 from calibration.opencv import (
     NO_DISTORTION,
     Lens,
@@ -19,6 +19,7 @@ from calibration.opencv import (
     square_poses,
     undistort,
 )
+from calibration.simulated import render
 from edge.messages import Float64
 from tests.calibration.scenes import BOARD, LENS, facing, views
 

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration import placements, servo_zeros, simulated_arm
+from calibration import servo_zeros
+from calibration.arm import placements
+from calibration.simulated import arm as simulated_arm
 from edge import calibration
 from edge.buses.board_counts import command_from_counts, counts
 from edge.buses.servos import pulses_us

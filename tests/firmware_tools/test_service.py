@@ -1,9 +1,12 @@
 """The unit as a file: what systemd thinks of it, and what the rest of the tree relies on. tests/systemd runs it."""
 
 import configparser
+import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,25 @@ def test_the_servos_are_released_from_the_configuration_that_powered_them(servic
     start, post = service["ExecStart"].split(), service["ExecStopPost"].split()
     assert start[start.index("--config") :] == post[post.index("--config") :]
     assert "firmware_tools.release" in post
+
+
+def test_the_camera_is_checked_before_a_start_where_there_is_a_reference(service: configparser.SectionProxy, tmp_path: Path) -> None:
+    line = service["ExecStartPre"]
+    assert line.startswith("-")  # systemd: whatever it says, the start goes on
+    for installed, here in (("/opt/dofbot-grasp/current/bin/dofbot", f"{sys.executable} -m edge"), ("/etc/dofbot-grasp/", f"{tmp_path}/")):
+        assert installed in line
+        line = line.replace(installed, here)
+    command, environment = shlex.split(line[1:]), os.environ | {"PYTHONPATH": str(FOLDER.parent)}
+
+    def began() -> tuple[int, str]:
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return result.returncode, result.stdout + result.stderr
+
+    assert began() == (0, "")
+    (tmp_path / "check.json").write_text("{}")
+    returned, said = began()
+    assert returned == 2
+    assert "cannot say: reference check.json is damaged" in " ".join(said.split())  # its options are those of the verb
 
 
 def test_its_user_and_groups_are_the_ones_that_sysusers_makes(service: configparser.SectionProxy) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -81,14 +82,27 @@ class Machine:
         self.run("systemctl", verb, *options, UNIT, check=check)
         return time.monotonic() - began_s
 
-    def dofbot(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def dofbot(self, *arguments: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
         """One of our own verbs."""
-        return self.run(f"{ENVIRONMENT}/bin/dofbot", *arguments, check=check)
+        return self.run(f"{ENVIRONMENT}/bin/dofbot", *arguments, check=check, text=text)
 
     def write(self, path: str, content: str | bytes) -> None:
         """A file inside, readable by everybody."""
         data = content.encode() if isinstance(content, str) else content
         self.run("python3", "-c", f"import sys; open({path!r}, 'wb').write(bytes.fromhex(sys.stdin.read()))", text=data.hex())
+
+    def copy(self, path: Path, to: str) -> None:
+        """A file or folder of the outside."""
+        inside = Path(f"/proc/{self._leader}/root{to}")
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, inside, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(path, inside)
+
+    def packages(self) -> str:
+        """Where the installed version has its Python packages."""
+        return self.run(f"{ENVIRONMENT}/bin/python", "-c", "import sysconfig; print(sysconfig.get_path('platlib'))").stdout.strip()
 
     def show(self, name: str) -> str:
         """A property of the service."""

@@ -12,7 +12,7 @@ from firmware_tools import bundle
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "hil-systemd"
-PACKAGES = "systemd,systemd-sysv,dbus,python3"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,libusb-1.0-0"  # libusb: the camera's library loads it
 # The Debian whose Python is ours: a bundle is made for it, and all wheels are in the lock for these.
 SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
 ENVIRONMENT = "/opt/dofbot-grasp/current"  # where the unit looks

@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("pybullet", reason="the simulation is not installed here")
 pytest.importorskip("cv2", reason="OpenCV is not installed here")
 
-from calibration import render  # noqa: E402
 from calibration.marker_edges import markers_in  # noqa: E402
 from calibration.opencv import Lens  # noqa: E402
+from calibration.simulated import render  # noqa: E402
 from edge import kinematics  # noqa: E402
 from edge.block import Block as Found  # noqa: E402
 from edge.block import block_of  # noqa: E402

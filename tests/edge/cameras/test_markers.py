@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 pytest.importorskip("cv2", reason="OpenCV is not installed here")
 
-from calibration import render  # noqa: E402
 from calibration.boards import MarkerBoard, Placed  # noqa: E402
 from calibration.opencv import Image, Lens  # noqa: E402
+from calibration.simulated import render  # noqa: E402
 from edge.cameras.capture import CaptureProcess  # noqa: E402
 from edge.cameras.markers import MARKER_MIN_PX, MarkerCamera, Marking, looking  # noqa: E402
 from edge.errors import ConfigError, MissingExtraError, ObservationError  # noqa: E402

@@ -627,9 +627,9 @@ MARKING = Marking("DICT_4X4_50", (30,), 0.12)
 
 def test_in_the_capture_process_markers_are_found_in_the_left_imagers_picture(tmp_path) -> None:
     pytest.importorskip("cv2", reason="OpenCV is not installed here")
-    from calibration import render
     from calibration.boards import MarkerBoard, Placed
     from calibration.opencv import Lens
+    from calibration.simulated import render
     from tests.calibration.scenes import facing
 
     size_m = (0.030, 0.030)
