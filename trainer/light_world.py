@@ -19,7 +19,7 @@ from edge import kinematics
 from edge.buses.servos import command_from_pulses, pulses_us
 from edge.config import BlockConfig, BusConfig
 from edge.contract import Contract
-from edge.errors import BusError
+from edge.errors import BusError, MissingExtraError
 from edge.kinematics import Mount
 from edge.messages import Float32, Float64, Frame, Grey, Intrinsics, JointCommand
 from edge.robot import PARK_RAD, TIP_ADVANCE_M, TIP_ADVANCE_OPENING_M
@@ -238,7 +238,10 @@ def main() -> None:
     desk = LightDesk(contract, int(seed))
     desk.depth_frame()  # compiles the renderer, which must not happen while a client waits for its first frame
     if contract.variant == "xyz":
-        desk.grey_image()  # and loads OpenCV
+        try:
+            desk.grey_image()  # and loads OpenCV
+        except MissingExtraError as error:
+            sys.exit(f"dofbot: {error}")
     server, stop = SimulatorServer(desk), threading.Event()
     print(server.port, flush=True)
 

@@ -1,5 +1,6 @@
 """The light desk moves as it is told, shows the block that it holds, and costs a soak nothing while nobody looks."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from edge import kinematics, observation
 from edge.block import block_of
 from edge.buses.servos import OFF_US, command_from_pulses, pulses_us
 from edge.config import BlockConfig, BusConfig
-from edge.errors import BusError, ObservationError
+from edge.errors import BusError, MissingExtraError, ObservationError
 from edge.messages import Frame, JointCommand, ToolPose
 from edge.task import GraspTask
 from trainer import light_world, sensors, spec
@@ -203,3 +204,12 @@ def test_a_picture_is_taken_only_for_who_asks_and_once_of_what_stands_still() ->
     frame = link.latest_frame()
     assert frame is not None
     assert frame.image is not images[0]
+
+
+def test_a_picture_without_opencv_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.partition(".")[0] in ("cv2", "calibration") or name == "trainer.grey"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    link = DirectLink(LightDesk(spec.contract("xyz"), 0), image=True)
+    with pytest.raises(MissingExtraError, match=r"cv2 is not installed; run: pip install 'dofbot-grasp\[vision\]'"):
+        link.wait_for_frame(1.0)
