@@ -3,9 +3,10 @@
 `estimate` goes: gate the images, closed form, what can be told, generalised least squares with images outvoted that do not fit, its σ
 widened by what the servos' error curves can have done, bundle adjustment over pixels beside it, errors on images that neither saw, verdict.
 Of the two, the one with the smaller held-out error is used; when the difference is within two standard errors of its mean, that is
-generalised least squares, which also knows its σ.
+generalised least squares, which also knows its σ, and so it is where that keeps the thresholds and the other one does not.
 """
 
+from math import inf, sqrt
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from calibration.arm import closed_form
 from calibration.arm.images import CORNERS_MIN, Rejected, gated, in_order
 from calibration.arm.model import Arm, CameraPlace, ServoArm, State, Views, inverse, state_names
 from calibration.held_out import HeldOut, held_out_errors, jackknife
+from calibration.lens import FITTED
 from edge.calibration import Calibration, Check, FixedCamera, ForearmCamera, HandEye, Row, made
 from edge.errors import CalibrationError
 from edge.messages import Float64
@@ -24,6 +26,7 @@ from edge.messages import Float64
 JOINTS_MISFIT = {5: 25.74, 6: 27.86}
 CORNERS_RATIO = 6.0  # variance of the rest of an image over that of all images
 KEPT_MIN = 0.7
+IMAGES_PLANNED, SERVOS = 20, 5  # of `plan_poses`; each may be off in each image
 PRIOR_MAX = 5.0  # σ of what was known beforehand
 
 # What is known beforehand, one σ. Servo horns have 21 to 25 teeth, so a zero can be half of 15° off before it is set with care.
@@ -57,7 +60,7 @@ class Estimate(NamedTuple):
     @property
     def passed(self) -> bool:
         """Whether every threshold was kept."""
-        return all(check.found <= check.limit for check in self.checks)
+        return _are_kept(self.checks)
 
     def sigma(self) -> dict[str, float]:
         """σ of each estimated number, in the unit that its name ends in."""
@@ -204,6 +207,21 @@ def _size(covariance: Float64, columns: slice) -> float:
     return float(np.sqrt(np.trace(covariance[columns, columns])))
 
 
+def _over_training_max(problem: gls.Problem) -> float:
+    """Held-out over training error, root mean square, at most: 2.0, and with fewer than the 20 planned images what 20 would be then.
+
+    A fit with as many free numbers for as few joints' errors follows its own images. Of 300 good arms in simulation 20 images had at
+    most 1.85, 14 had 2.16, for which the limit is 2.2.
+    """
+    free = int(problem.free[:-FITTED].sum())  # thousands of corners say what the lens is
+
+    def expected(images: int) -> float:
+        errors = SERVOS * images
+        return sqrt((errors + free) / (errors - free)) if errors > free else inf
+
+    return 2.0 * max(1.0, expected(len(problem.views.names)) / expected(IMAGES_PLANNED))
+
+
 TURN, SHIFT = slice(0, 3), slice(3, 6)
 
 
@@ -216,34 +234,48 @@ def _verdict(
     start: Float64,
     rejected: tuple[Rejected, ...],
 ) -> Estimate:
-    method: Literal["gls", "pixel"] = "pixel" if _pixel_is_better(errors) else "gls"
     by_images = jackknife(clean, fit)
     pixel_covariance = jackknife(pixel_problem, pixel)
     ratio = _size(by_images, SHIFT) / _size(fit.covariance, SHIFT)
-    covariance = fit.covariance if method == "gls" else pixel_covariance
-    checks = _checks(clean.views.arm, covariance, fit.noise, errors, method)
-    warnings = _warnings(clean.views.arm, fit, pixel, pixel_covariance, errors, ratio, checks)
+    method: Literal["gls", "pixel"] = "gls"
+    covariance, checks = fit.covariance, _checks(clean, fit.covariance, fit.noise, errors.gls_m, errors.training_m[0])
+    warnings = []
+    if _pixel_is_better(errors):
+        pixel_checks = _checks(clean, pixel_covariance, fit.noise, errors.pixel_m, errors.training_m[1])
+        failed = [one for one in pixel_checks if not one.found <= one.limit]
+        if failed and _are_kept(checks):  # eight images say by luck that it is better, for one good arm in 75
+            why = f"its {failed[0].name} is {failed[0].found:.2g}, at most {failed[0].limit:g}"
+            warnings.append(f"bundle adjustment over pixels has the smaller held-out error and is not used: {why}")
+        else:
+            method, covariance, checks = "pixel", pixel_covariance, pixel_checks
+    warnings += _warnings(clean.views.arm, fit, pixel, pixel_covariance, errors, ratio, checks)
     errors = errors._replace(training_m=errors.training_m[0 if method == "gls" else 1])
     used = fit if method == "gls" else pixel
     return Estimate(
         method, used.state, covariance, state_names(clean.views.arm), fit.noise, start, fit, pixel, errors, clean.views.names, rejected,
-        ratio, checks, warnings,
+        ratio, checks, tuple(warnings),
     )  # fmt: skip
 
 
-def _checks(arm: Arm, covariance: Float64, noise: gls.Noise, errors: HeldOut, method: str) -> tuple[Check, ...]:
+def _are_kept(checks: tuple[Check, ...]) -> bool:
+    return all(check.found <= check.limit for check in checks)
+
+
+def _checks(problem: gls.Problem, covariance: Float64, noise: gls.Noise, held_out_m: Float64, training_m: Float64) -> tuple[Check, ...]:
     """What a result has to keep, or it is refused; from the practice of the tools compared in docs, and this arm's own studies."""
-    row = 0 if method == "gls" else 1
-    held_out_m, training_m = (errors.gls_m, errors.pixel_m)[row], errors.training_m[row]
     checks = [
         Check("hand-eye position, σ, mm", 1e3 * _size(covariance, SHIFT), 3.0),
         Check("hand-eye rotation, σ, deg", float(np.degrees(_size(covariance, TURN))), 0.8),
         Check("held-out error, median, mm", 1e3 * float(np.median(held_out_m)), 6.0),
         Check("held-out error, 95 %, mm", 1e3 * float(np.percentile(held_out_m, 95)), 15.0),
         # By root mean squares: of eight images the medians' ratio is over the limit for 3 good arms in 100.
-        Check("held-out over training error", float(np.sqrt(np.square(held_out_m).mean() / np.square(training_m).mean())), 2.0),
+        Check(
+            "held-out over training error",
+            float(np.sqrt(np.square(held_out_m).mean() / np.square(training_m).mean())),
+            _over_training_max(problem),
+        ),
     ]
-    if arm.adjustable:
+    if problem.views.arm.adjustable:
         zeros = np.sqrt(np.diag(covariance))[12:17]
         checks.append(Check("servo zeros, largest σ, deg", float(np.degrees(zeros.max())), 1.5))
         checks.append(Check("servo repeatability, worst joint, deg", float(np.degrees(noise.joint.max())), 1.2))

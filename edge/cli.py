@@ -80,6 +80,10 @@ def run(
     grasps: Annotated[int | None, typer.Option(min=0, help="With --arm: stop after so many grasps; 0: run until stopped.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Open and check everything, and end.")] = False,
     summary: Annotated[Path | None, typer.Option(help="Write the run's figures to this JSON file.")] = None,
+    camera_within: Annotated[
+        float,
+        typer.Option(min=0.0, max=600.0, metavar="SECONDS", help="Wait so long for a camera that is away: it may come late after a boot."),
+    ] = 0.0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every change of state.")] = False,
 ) -> None:
     """Run a policy on the arm: the process that systemd starts on the Pi.
@@ -92,11 +96,11 @@ def run(
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
     settings = configuration.load(config) if config else configuration.Config()
-    with opened(settings, records=not check) as parts:
+    with closing(Notifier()) as systemd, opened(settings, not check, camera_within, systemd.status) as parts:
         if check:
             typer.echo("DISARMED: policy, bus and camera answer")
             return
-        with _signals() as stop, closing(Notifier()) as systemd:
+        with _signals() as stop:
             if arm:
                 result = run_once(parts, settings, settings.run.grasps if grasps is None else grasps, stop, systemd)
             else:

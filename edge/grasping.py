@@ -39,9 +39,9 @@ class Markers(NamedTuple):
     block: BlockTracker | None = None  # for a policy that is told where the block is
     fixed: FixedMarker | None = None  # where one is glued to the table
 
-    def look(self, frame: Frame, sent: JointCommand, is_first: bool) -> Point | None:
-        """Where the block is, for a policy that is told; `is_first`: before the descent. Raises `ObservationError` as the two do."""
-        if self.fixed is not None and is_first:
+    def look(self, frame: Frame, sent: JointCommand) -> Point | None:
+        """Where the block is, for a policy that is told. Raises `ObservationError` as the two do."""
+        if self.fixed is not None:
             self.fixed.check(frame)
         return None if self.block is None else self.block.place_m(frame, sent)
 
@@ -140,7 +140,7 @@ class Grasping:
     def _decide(self, sent: JointCommand) -> Float32 | None:
         """The policy's action where a step begins, else None; raises when there is no frame to go on with, or no action to take."""
         frame = self._sight.fresh()
-        block_m = None if self._markers is None else self._markers.look(frame, sent, is_first=self.state.step == 0)
+        block_m = None if self._markers is None else self._markers.look(frame, sent)
         if not self._task.needs_action(self.state):
             return None
         self._sight.used(frame)

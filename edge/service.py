@@ -54,10 +54,12 @@ class Parts(NamedTuple):
 
 
 @contextmanager
-def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
+def opened(
+    settings: Config, records: bool = True, camera_within_s: float = 0.0, say: Callable[[str], None] = lambda why: None
+) -> Iterator[Parts]:
     """Check the policy, then open the devices and see that they answer; nothing moves. Raises `DofbotError`.
 
-    With `records`, that of the last run is overwritten.
+    With `records`, that of the last run is overwritten. `say` hears what is waited for.
     """
     policy, warning = first_policy(PolicySlots(settings), partial(_load, settings))
     settings, mounting = _calibrated(settings, policy)
@@ -67,7 +69,7 @@ def opened(settings: Config, records: bool = True) -> Iterator[Parts]:
         raise ConfigError(f"run.place_in_table_m = {settings.run.place_in_table_m}, or the policy's start: {error}") from None
     view, markers = seeing(settings, policy.contract, task, mounting)
     with closing(open_devices(settings, view)) as devices:
-        preflight(policy, devices.camera)
+        preflight(policy, devices.camera, camera_within_s, say)
         with closing(Recorder(settings.run.record if records else "")) as recorder:
             yield Parts(policy, task, devices, recorder, markers, warning)
 

@@ -27,18 +27,18 @@ ON_TABLE_M, ON_TOP_M = 0.001, 0.0007  # how far off a surface a pixel's point ma
 
 
 class Scene(Protocol):
-    """What is in view: `trainer.world.World`, or a desk without physics."""
+    """What there is to see, and who looks: `trainer.world.World` is one."""
 
     @property
     def renderer(self) -> DepthRenderer:
-        """What draws its depth images."""
+        """That of the depth images."""
 
     @property
     def table_m(self) -> float:
         """Height of the table's top."""
 
     def transform_camera_to_table(self) -> Float64:
-        """(4, 4) pose of the wrist camera, where it really is."""
+        """(4, 4) pose of the camera, where it really is."""
 
     def drawn(self) -> list[tuple[int, Float64, Float64]]:
         """(kind, half size, transform_block_to_table) of each block."""
@@ -47,24 +47,24 @@ class Scene(Protocol):
 class GreyCamera:
     """Takes pictures of one scene, in which every block carries the first marker of `block`."""
 
-    def __init__(self, scene: Scene, block: BlockConfig, rng: np.random.Generator) -> None:
-        self._scene = scene
+    def __init__(self, world: Scene, block: BlockConfig, rng: np.random.Generator) -> None:
+        self._world = world
         self._block = block
         self._rng = rng
 
     def image(self, depth_m: Float32) -> Grey:
         """(height, width) grey of the scene as it is now, whose true depth is given; with the blur and noise of a cheap camera."""
-        scene = self._scene
-        lens, camera_to_table = scene.renderer.intrinsics, scene.transform_camera_to_table()
-        own = scene.renderer.sees_own_parts(depth_m)
-        on_table = np.abs(_height_m(depth_m, lens, camera_to_table) - scene.table_m) < ON_TABLE_M
+        world = self._world
+        lens, camera_to_table = world.renderer.intrinsics, world.transform_camera_to_table()
+        own = world.renderer.sees_own_parts(depth_m)
+        on_table = np.abs(_height_m(depth_m, lens, camera_to_table) - world.table_m) < ON_TABLE_M
         grey = np.where(on_table, np.uint8(render.DESK), np.uint8(SIDE))
         grey[own] = ARM
         rows, columns = np.nonzero(~on_table & ~own & (depth_m > 0.0))
         seen_m = depth_m[rows, columns]
         points_m = np.column_stack(((columns - lens.cx) / lens.fx * seen_m, (rows - lens.cy) / lens.fy * seen_m, seen_m))  # (n, 3), camera
         table_to_camera = np.linalg.inv(camera_to_table)
-        for kind, half_m, block_to_table in scene.drawn():
+        for kind, half_m, block_to_table in world.drawn():
             block_to_camera = np.asarray(table_to_camera @ block_to_table, np.float64)
             if kind == BOX:
                 is_top = _on_top(points_m, half_m, np.asarray(np.linalg.inv(block_to_camera), np.float64))
@@ -72,7 +72,7 @@ class GreyCamera:
                     paper = self._paper(self._block.markers[0], self._block.marker_m, half_m, block_to_camera, lens)
                     grey[rows[is_top], columns[is_top]] = paper[rows[is_top], columns[is_top]]
         place = np.eye(4)
-        place[:3, 3] = (*FIXED.at_in_table_m, scene.table_m)
+        place[:3, 3] = (*FIXED.at_in_table_m, world.table_m)
         half_m = np.array((FIXED.size_m * 0.6, FIXED.size_m * 0.6, 0.0))
         glued = self._paper(FIXED.id, FIXED.size_m, half_m, np.asarray(table_to_camera @ place, np.float64), lens)
         grey = np.where(on_table & ~own, glued, grey)

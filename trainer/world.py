@@ -166,6 +166,11 @@ class World:
         # The linkage: finger tips move ahead as the opening gets smaller. Nothing but the linkage holds them, so it is strong.
         motor(self._arm, self._gripper[2], bullet.POSITION_CONTROL, tip_advance_m(self.opening_m()), positionGain=MOTOR_GAIN, force=100.0)
 
+    @property
+    def table_m(self) -> float:
+        """Height of the table's top."""
+        return self.quirks.table_m
+
     def opening_m(self) -> float:
         """Distance between the finger pads."""
         if not self._touchable:
@@ -200,11 +205,6 @@ class World:
             self._drawn_opening_m = joints.opening_m
         tool = kinematics.transform_tool_to_table(joints, self.mount)
         return self.renderer.render(tool, self.drawn(), self.quirks.table_m)
-
-    @property
-    def table_m(self) -> float:
-        """Height of the table's top."""
-        return self.quirks.table_m
 
     def transform_camera_to_table(self) -> Float64:
         """(4, 4) pose of the wrist camera, where it really is."""

@@ -66,7 +66,10 @@ def handeye(
     config: ConfigFile = None,
     report: Report = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Let the arm move to planned poses by itself, slowly, and take an image in each.")
+        bool,
+        typer.Option(
+            "--live", help="Let the arm move to planned poses by itself, slowly, and take an image in each; also with --simulate."
+        ),
     ] = False,
     manual: Annotated[bool, typer.Option("--manual", help="Move the arm by hand; its joints are read back, or you type them.")] = False,
     take: Annotated[

@@ -20,8 +20,8 @@ SAFE = "SAFE"  # the state that only a reset ends
 
 Target = Literal["camera", "bus", "policy", "host"]
 Mode = Literal[
-    "ok", "off", "stuck", "garbage", "wrong", "slow", "delayed", "intermittent"
-]  # PX4's words, docs/en/debug/failure_injection.md
+    "ok", "off", "stuck", "garbage", "wrong", "slow", "delayed", "intermittent", "moved"
+]  # PX4's words, docs/en/debug/failure_injection.md; the last one is ours
 
 _QUOTED_MAX_CHARACTERS = 200
 _T = TypeVar("_T")

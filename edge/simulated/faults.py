@@ -1,7 +1,8 @@
 """Fault injection in PX4's vocabulary: what can be broken, how, from when and for how long, and how often it really was.
 
 PX4 (docs/en/debug/failure_injection.md) has a component and a failure type, refuses both unless a parameter allows them,
-and tests that refusal; ArduPilot's tests assert that a disturbance was applied, hence the counts. `edge/simulated/faulty.py` applies them.
+and tests that refusal; `moved` is ours. ArduPilot's tests assert that a disturbance was applied, hence the counts.
+`edge/simulated/faulty.py` applies them.
 """
 
 import logging
@@ -16,7 +17,7 @@ from msgspec import Meta, Struct
 from edge.errors import ConfigError
 
 Target = Literal["camera", "bus", "policy", "host"]
-Mode = Literal["ok", "off", "stuck", "garbage", "wrong", "slow", "delayed", "intermittent"]
+Mode = Literal["ok", "off", "stuck", "garbage", "wrong", "slow", "delayed", "intermittent", "moved"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Cell(NamedTuple):
 
 
 OK = Cell("ends what was injected before")
+NOT_MOUNTED = "only a camera sits on a mount that can be knocked"
 
 # A text instead of a cell says why there is none.
 TABLE: Mapping[Target, Mapping[Mode, Cell | str]] = {
@@ -44,6 +46,7 @@ TABLE: Mapping[Target, Mapping[Mode, Cell | str]] = {
         "slow": Cell("frames are lost", "their share", 0.5, 0.0, 1.0),
         "delayed": Cell("frames come late, with their true time", "seconds", 0.5, 0.0, 5.0),
         "intermittent": Cell("unplugged for the first half of each period", "period in seconds", 1.0, 0.02, 60.0),
+        "moved": Cell("turned on its mount about its own y axis: it looks aside", "radians", 0.1, -0.5, 0.5),
     },
     "bus": {
         "ok": OK,
@@ -54,6 +57,7 @@ TABLE: Mapping[Target, Mapping[Mode, Cell | str]] = {
         "slow": Cell("each transaction takes longer", "seconds", 0.002, 0.0, 1.0),
         "delayed": Cell("reads bring what was read so long ago", "seconds", 0.2, 0.0, 5.0),
         "intermittent": Cell("a transaction is not acknowledged", "probability", 0.05, 0.0, 1.0),
+        "moved": NOT_MOUNTED,
     },
     "policy": {
         "ok": OK,
@@ -64,6 +68,7 @@ TABLE: Mapping[Target, Mapping[Mode, Cell | str]] = {
         "slow": Cell("each decision takes longer", "seconds", 0.1, 0.0, 5.0),
         "delayed": Cell("the action of the decision before"),
         "intermittent": Cell("no decision, an error", "probability", 0.3, 0.0, 1.0),
+        "moved": NOT_MOUNTED,
     },
     "host": {
         "ok": OK,
@@ -74,6 +79,7 @@ TABLE: Mapping[Target, Mapping[Mode, Cell | str]] = {
         "slow": Cell("work in each tick", "seconds", 0.005, 0.0, 1.0),
         "delayed": Cell("each tick comes later, as on a busy machine", "seconds", 0.005, 0.0, 1.0),
         "intermittent": Cell("one tick in twenty stalls, at random", "seconds", 0.05, 0.0, 5.0),
+        "moved": NOT_MOUNTED,
     },
 }
 

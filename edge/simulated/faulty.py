@@ -4,19 +4,22 @@ camera, bus and policy are wrapped; the host is what the control loop calls once
 """
 
 import errno
+import math
 import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.cameras.camera import DepthCamera
 from edge.contract import Contract
 from edge.errors import ObservationError, PolicyError
-from edge.messages import Float32, Frame, Intrinsics
+from edge.messages import Float32, Float64, Frame, Intrinsics
 from edge.simulated.emulator import GENERAL_CALL_ADDRESS, SOFTWARE_RESET, Buffer, not_acknowledged
 from edge.simulated.faults import Faults, Injected
 
@@ -92,6 +95,8 @@ class FaultyCamera:
             spoilt = self._random.random(frame.depth_m.shape) < fault.value
             depth_m = np.where(spoilt, self._random.choice(SPOILT, frame.depth_m.shape), frame.depth_m)
             return frame._replace(depth_m=depth_m, markers=None if frame.markers is None else ())
+        if fault.mode == "moved":
+            return _turned(frame, fault.value)
         return _halved(frame) if fault.value == 0.0 else frame._replace(depth_m=frame.depth_m * np.float32(fault.value))
 
     def _late(self, frame: Frame, fault: Injected) -> Frame | None:
@@ -111,6 +116,43 @@ def _halved(frame: Frame) -> Frame:
     height, width = depth_m.shape
     _, _, fx, fy, cx, cy = frame.intrinsics
     return frame._replace(depth_m=depth_m, intrinsics=Intrinsics(width, height, fx / 2, fy / 2, cx / 2, cy / 2))
+
+
+def _turned(frame: Frame, turn_rad: float) -> Frame:
+    """What the camera would have taken, turned about its own y axis: for a turn the scene need not be known, as it must be for a shift.
+
+    Pixels are the nearest of those that there were; what was out of view before is invalid, and no marker comes into it.
+    """
+    cos, sin, lens = math.cos(turn_rad), math.sin(turn_rad), frame.intrinsics
+    flat, shares = _pixels_before(lens, turn_rad)
+    depth_m = (frame.depth_m.ravel()[flat] * shares).reshape(frame.depth_m.shape)
+    if frame.markers is None:
+        return frame._replace(depth_m=depth_m)
+    markers = []
+    for marker in frame.markers:
+        x, y = marker.rays.T
+        ahead = cos + sin * x
+        rays = np.column_stack(((cos * x - sin) / ahead, y / ahead))
+        if _flat(rays[:, 0], rays[:, 1], lens)[0].all():
+            markers.append(marker._replace(rays=rays))
+    return frame._replace(depth_m=depth_m, markers=tuple(markers))
+
+
+@lru_cache(maxsize=2)
+def _pixels_before(lens: Intrinsics, turn_rad: float) -> tuple[NDArray[np.intp], Float32]:
+    """(h·w,) each: where a pixel of the turned camera was in the image before, and its depth as a share of the depth there; 0: nowhere."""
+    x, y = (np.arange(lens.width) - lens.cx) / lens.fx, (np.arange(lens.height) - lens.cy) / lens.fy
+    ahead = np.broadcast_to(math.cos(turn_rad) - math.sin(turn_rad) * x, (lens.height, lens.width))
+    across = (math.cos(turn_rad) * x + math.sin(turn_rad)) / ahead
+    inside, flat = _flat(across, y[:, None] / ahead, lens)
+    return flat.ravel(), np.where(inside, 1.0 / ahead, 0.0).astype(np.float32).ravel()
+
+
+def _flat(x: Float64, y: Float64, lens: Intrinsics) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Whether rays x/z, y/z of the camera are in its image, and the flat index of the pixel; 0 where they are not."""
+    u, v = x * lens.fx + lens.cx, y * lens.fy + lens.cy
+    inside = (u > -0.5) & (u < lens.width - 0.5) & (v > -0.5) & (v < lens.height - 0.5)
+    return inside, np.where(inside, np.rint(v) * lens.width + np.rint(u), 0.0).astype(np.intp)
 
 
 class FaultyI2C:

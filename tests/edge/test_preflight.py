@@ -57,3 +57,32 @@ def test_it_passes_a_camera_that_the_policy_can_use(camera) -> None:
 def test_it_refuses_what_the_policy_cannot_use(camera, error, message) -> None:
     with pytest.raises(error, match=message):
         preflight(FakePolicy(), camera)  # type: ignore[arg-type]
+
+
+class Late(FakeCamera):
+    """Away for its first starts."""
+
+    def __init__(self, starts: int) -> None:
+        super().__init__(image())
+        self.starts = starts
+
+    def start(self) -> Intrinsics:
+        self.starts -= 1
+        if self.starts >= 0:
+            raise ObservationError("no RealSense camera on any USB port")
+        return super().start()
+
+
+def test_a_camera_that_comes_late_is_waited_for_as_long_as_was_said(monkeypatch) -> None:
+    monkeypatch.setattr("edge.preflight.AGAIN_S", 0.01)
+    heard: list[str] = []
+    preflight(FakePolicy(), Late(3), 10.0, heard.append)  # type: ignore[arg-type]
+    assert heard == ["waiting for the camera: no RealSense camera on any USB port"] * 3
+    camera = Late(1000)
+    with pytest.raises(ObservationError, match="no RealSense camera"):
+        preflight(FakePolicy(), camera, 0.1)  # type: ignore[arg-type]
+    assert 900 < camera.starts < 999
+    camera = Late(1)
+    with pytest.raises(ObservationError, match="no RealSense camera"):  # as soon as it is known, where a person waits
+        preflight(FakePolicy(), camera)  # type: ignore[arg-type]
+    assert camera.starts == 0

@@ -357,7 +357,8 @@ def test_a_fixed_marker_that_is_elsewhere_keeps_the_arm_from_descending_and_one_
     rig = steered(lambda rig: BLOCK_AT_M, msgspec.structs.replace(fixed, at_in_table_m=(fixed.at_in_table_m[0] + 0.03, 0.07)))
     assert rig.summary.stopped_by == "SAFE"
     assert "has the camera moved?" in rig.summary.safe_reason
-    assert rig.told == []
+    low_m = min(float(tool_m(record.sent)[2]) for record in rig.records if record.phase == "APPROACH")
+    assert low_m > CONTRACT.episode.start_in_table_m[2] - 0.006
     assert is_parked(rig)
 
 

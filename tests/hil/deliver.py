@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,9 @@ class Delivered(NamedTuple):
 
 Deliver = Callable[[Robot], Delivered]
 Prepare = Callable[[Path], Changes]  # from a folder to what is different in the configuration
+JUDGED_S = 0.6  # into a descent: what comes then is found before the next one
+NEXT_DESCENT_S = 20.0
+KNOCKED = "mm from its place, expected at most 10; has the camera moved?"
 WATCHDOG_S = 0.5  # WatchdogSec of dofbot-grasp.service
 
 
@@ -75,6 +78,38 @@ def covered_camera(for_s: float) -> Deliver:
 
         def evidence() -> None:
             assert robot.has_said("100% of the depth pixels are invalid", at_s), robot.journal
+
+        return Delivered(at_s, evidence, end)
+
+    return deliver
+
+
+def fixed_marker(folder: Path) -> Changes:
+    """The marker that lies on the desk is looked at."""
+    from trainer.grey import FIXED  # which takes OpenCV
+
+    patient = {"max_age_s": 0.3}  # the search may have to wait for a CPU
+    return {"fixed_marker": {"id": FIXED.id, "at_in_table_m": list(FIXED.at_in_table_m)}, "camera": patient}
+
+
+def knocked(turn_rad: float, so_it: Literal["is found", "is not"]) -> Deliver:
+    """The camera is turned on its mount, and is pushed back in the end; counted from where the next descent begins, not from the knock."""
+
+    def deliver(robot: Robot) -> Delivered:
+        if robot.status().state == "APPROACH":
+            time.sleep(JUDGED_S)
+        since_s = robot.inject("camera", "moved", turn_rad)
+        began = robot.enters("APPROACH", NEXT_DESCENT_S, since_s)
+        at_s = max(tick.now_s for tick in robot.ticks() if tick.phase == "HOMING")
+
+        def end() -> None:
+            if so_it == "is not":
+                robot.enters("GRASP", NEXT_DESCENT_S, began.at_s)
+            robot.inject("camera", "ok")
+
+        def evidence() -> None:
+            assert robot.status().faults["camera moved"]
+            assert robot.has_said(KNOCKED, since_s) == (so_it == "is found"), robot.journal
 
         return Delivered(at_s, evidence, end)
 

@@ -81,9 +81,10 @@ class Robot:
         prepare: Callable[[Path], Changes] = lambda folder: {},
         module: str = "edge.cli",
         environment: Mapping[str, str] = {},
+        desk: str = "",
     ) -> None:
-        """`prepare` gets the folder and returns what is to be different in the configuration."""
-        self.bench, self.driver = bench, driver
+        """`prepare` gets the folder and returns what is to be different in the configuration; `desk` is a line for the desk."""
+        self.bench, self.driver, self._desk = bench, driver, desk
         self.socket, self.record, self.config = folder / "s", folder / "record", folder / "dofbot.toml"
         self._command = [sys.executable, "-m", module, "run", "--config", str(self.config), "-v"]
         self._environment = ENVIRONMENT | dict(environment)
@@ -95,6 +96,8 @@ class Robot:
         """Start the process, on a desk where the arm is parked; once more, after it has ended."""
         self._hang_up()
         self.bench.tell("reset")
+        if self._desk:
+            self.bench.tell(self._desk)
         self.began_s = time.monotonic()
         self.lines: list[Line] = []
         self.process = subprocess.Popen(

@@ -15,7 +15,7 @@ CASES = [pytest.param(row, driver, id=f"{row.id}-{driver}", marks=pytest.mark.hi
 @pytest.mark.parametrize(("row", "driver"), CASES)
 def test_a_fault_is_met(row: Row, driver: str, start: Start, measure: Measure) -> None:
     assert row.deliver
-    robot = start(driver, prepare=row.prepare, module=row.module, environment=row.environment)
+    robot = start(driver, prepare=row.prepare, module=row.module, environment=row.environment, desk=row.desk)
     if row.phase:
         robot.ready()
         robot.begin(row.phase)

@@ -1,7 +1,7 @@
 """The desk of the bench, in a process of its own: `python -m tests.hil.world TRACE` serves it and prints its port.
 
 Servos follow their pulses with a lag and do nothing else, so it takes next to no time; every vector of pulses that arrives
-is written to TRACE with CLOCK_MONOTONIC and where the servos stand. A line on stdin changes it: `stalled true`, `reset`.
+is written to TRACE with CLOCK_MONOTONIC and where the servos stand. A line on stdin changes it: `stalled true`, `wide true`, `reset`.
 """
 
 import contextlib
@@ -14,14 +14,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edge import kinematics, robot
 from edge.buses.servos import command_from_pulses, pulses_us
-from edge.config import BusConfig
+from edge.config import BlockConfig, BusConfig
 from edge.kinematics import Mount
-from edge.messages import Float32, Intrinsics, JointCommand
+from edge.messages import Float32, Float64, Grey, Intrinsics, JointCommand
 from edge.simulated.wire import PulsesUs
 from trainer import spec
 from trainer.render import BOX, DepthRenderer
@@ -35,6 +36,7 @@ MOUNT = Mount(CONTRACT.robot.base_height_m, CONTRACT.robot.inverted)
 SERVOS = BusConfig().servos
 PARKED = JointCommand._make((*robot.PARK_RAD, CONTRACT.episode.open_m))
 PARKED_US = pulses_us(PARKED, SERVOS)
+WIDE = Intrinsics(240, 192, 160.0, 160.0, 119.5, 95.5)  # the marker on the table has 21 px from the start; more of them take more time
 BLOCK_M = CONTRACT.episode.block_size_m
 HOLDING_US = pulses_us(PARKED._replace(opening_m=BLOCK_M), SERVOS)[5]
 START_IN_TABLE_M = (0.01, 0.10, BLOCK_M / 2.0)  # of the block's centre
@@ -44,12 +46,15 @@ class BenchWorld:
     """A parked arm, a block, and a camera, until it is told otherwise. `sink` takes an entry for each vector of pulses."""
 
     frame_rate_hz = 25.0
+    table_m = 0.0
 
     def __init__(self, sink: Callable[[bytes], object]) -> None:
         self.now_s = 0.0
         self._sink = sink
-        self._renderer = DepthRenderer(CONTRACT.camera.intrinsics, np.array(CONTRACT.camera.transform_camera_to_tool))
+        pose = np.array(CONTRACT.camera.transform_camera_to_tool)
+        self._narrow, self._wide = (DepthRenderer(lens, pose) for lens in (CONTRACT.camera.intrinsics, WIDE))
         self._random = np.random.default_rng(0)
+        self._grey: Any = None  # `trainer.grey.GreyCamera`, once it is asked for
         self.reset()
 
     def reset(self) -> None:
@@ -57,6 +62,7 @@ class BenchWorld:
         self.stalled = False  # servos do not move
         self.blank = False  # the camera sees nothing
         self.block = True  # there is one to grasp
+        self.wide = False  # the camera has enough pixels to find markers in, in the same place
         self._goals_us = self._shafts_us = PARKED_US
         self._block_in_table_m = START_IN_TABLE_M
 
@@ -80,23 +86,48 @@ class BenchWorld:
 
     def depth_frame(self) -> tuple[Float32, Intrinsics]:
         """Table and block; a block that is held moves along."""
-        lens, tool_to_table = CONTRACT.camera.intrinsics, self._tool
+        lens = self.renderer.intrinsics
         if self.blank:
-            return np.zeros((lens.height, lens.width), np.float32), lens
+            self._depth_m = np.zeros((lens.height, lens.width), np.float32)
+            return self._depth_m, lens
         if self._holds:
-            self._block_in_table_m = tuple(tool_to_table[:3, 3])
-        block_to_table = np.eye(4)
-        block_to_table[:3, 3] = self._block_in_table_m
-        depth_m = self._renderer.render(tool_to_table, [(BOX, np.full(3, BLOCK_M / 2.0), block_to_table)] if self.block else [])
+            self._block_in_table_m = tuple(self._tool[:3, 3])
+        self._depth_m = depth_m = self.renderer.render(self._tool, self.drawn())
         noise_m = self._random.normal(0.0, NOISE_M, depth_m.shape).astype(np.float32)
         return np.where(depth_m > 0.0, depth_m + noise_m, depth_m), lens
+
+    def grey_image(self) -> Grey:
+        """That of the last depth image: with a marker on the block, and one on the table."""
+        if self._grey is None:
+            import cv2  # which few rows ask for
+
+            from trainer.grey import GreyCamera
+
+            cv2.setNumThreads(1)  # pulses must not wait for other threads
+            self._grey = GreyCamera(self, BlockConfig(), self._random)
+        return self._grey.image(self._depth_m)
+
+    @property
+    def renderer(self) -> DepthRenderer:
+        """Of the camera that there is."""
+        return self._wide if self.wide else self._narrow
+
+    def drawn(self) -> list[tuple[int, Float64, Float64]]:
+        """The block."""
+        block_to_table = np.eye(4)
+        block_to_table[:3, 3] = self._block_in_table_m
+        return [(BOX, np.full(3, BLOCK_M / 2.0), block_to_table)] if self.block else []
+
+    def transform_camera_to_table(self) -> Float64:
+        """(4, 4) pose of the camera."""
+        return self._tool @ self.renderer.transform_camera_to_tool
 
     @property
     def _holds(self) -> bool:
         return self._shafts_us[5] > HOLDING_US - 1.0
 
     @property
-    def _tool(self) -> np.ndarray:
+    def _tool(self) -> Float64:
         return kinematics.transform_tool_to_table(command_from_pulses(self._shafts_us, SERVOS), MOUNT)
 
 

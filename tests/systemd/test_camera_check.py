@@ -147,6 +147,20 @@ def test_a_camera_that_another_program_has_cannot_be_checked(watched: Machine) -
     wait_for(lambda: watched.show("ActiveState") == "active", 20.0, "it is active once the camera is free")
 
 
+def test_a_camera_that_comes_late_is_waited_for(watched: Machine, lens: Intrinsics) -> None:
+    """As after a boot, or a reset: were each attempt a start of the service, its five would be over within seconds."""
+    from tests.systemd.plugged_in import PICTURE
+
+    watched.run("rm", PICTURE)
+    watched.systemctl("start", "--no-block")
+    wait_for(lambda: "waiting for the camera" in watched.show("StatusText"), 20.0, "it says what it waits for")
+    time.sleep(6.0)  # five starts took 4 s
+    assert watched.show("ActiveState") == "activating"
+    sees(watched, lens)
+    wait_for(lambda: watched.show("ActiveState") == "active", 20.0, "it is active once the camera is there")
+    assert watched.show("NRestarts") == "0"
+
+
 def test_a_check_that_hangs_is_ended_and_the_service_starts(watched: Machine, measure: Measure) -> None:
     began_s = time.monotonic()
     watched.systemctl("start", "--no-block")

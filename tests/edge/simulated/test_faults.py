@@ -26,10 +26,10 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-def test_the_table_has_four_targets_with_eight_modes() -> None:
-    assert len(CELLS) == 32
+def test_the_table_has_four_targets_with_nine_modes() -> None:
+    assert len(CELLS) == 36
     assert {(target, mode) for target, modes in TABLE.items() for mode in modes} == set(CELLS)
-    assert REFUSED == [("host", "wrong")]
+    assert REFUSED == [("bus", "moved"), ("policy", "moved"), ("host", "wrong"), ("host", "moved")]
 
 
 @pytest.mark.parametrize(("target", "mode"), ALLOWED)

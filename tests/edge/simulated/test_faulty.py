@@ -16,6 +16,9 @@ from edge.messages import Frame, Intrinsics, Marker
 from edge.simulated.emulator import MODE1, EmulatedI2C, Pca9685Emulator
 from edge.simulated.faults import Fault, Faults
 from edge.simulated.faulty import SPOILT, FaultyCamera, FaultyHost, FaultyI2C, FaultyPolicy
+from tests.edge.marked import marker_on
+from trainer.render import DepthRenderer
+from trainer.sensors import offset
 
 LENS = Intrinsics(16, 12, 60.0, 60.0, 7.5, 5.5)
 PERIOD_S = 0.04
@@ -100,7 +103,7 @@ def test_without_a_fault_the_frames_are_the_cameras_own(camera, time) -> None:
     assert camera._camera.closed
 
 
-@pytest.mark.parametrize("mode", ["off", "stuck", "garbage", "wrong", "slow", "delayed", "intermittent"])
+@pytest.mark.parametrize("mode", ["off", "stuck", "garbage", "wrong", "slow", "delayed", "intermittent", "moved"])
 def test_a_camera_fault_is_applied_and_ends(mode, camera, time, faults) -> None:
     faults.inject(Fault("camera", mode, for_s=2.0))
     watch(camera, time, frames=45)
@@ -143,6 +146,38 @@ def test_in_garbage_there_are_no_markers(markers, left, camera, time, faults) ->
     assert camera.latest().markers is markers
     faults.inject(Fault("camera", "garbage", 0.2))
     assert camera.latest().markers == left
+
+
+@pytest.mark.parametrize("turn_rad", [0.08, -0.05])
+def test_a_camera_that_was_turned_sees_table_and_markers_where_it_would(turn_rad, camera, time, faults) -> None:
+    """Of a table seen at a slant each pixel's depth is known, before and after."""
+    pose, moved = np.eye(4), offset((0.0, 0.0, 0.0), (0.0, turn_rad, 0.0))
+    pose[:3, :3] = offset((0.0, 0.0, 0.0), (np.pi - 0.4, 0.0, 0.0))[:3, :3]
+    pose[2, 3] = 0.3
+    wide = Intrinsics(212, 120, 107.0, 107.0, 105.5, 59.5)
+    renderers = [DepthRenderer(wide, pose_of_camera) for pose_of_camera in (np.eye(4), moved)]
+    before, after = (renderer.render(pose, []) for renderer in renderers)
+    markers = (marker_on(0.02, -0.12, 0.3, pose, 36, top_m=0.0), marker_on(0.0, -0.1, 0.3, pose, 30))
+    camera._camera._frame = camera.latest()._replace(depth_m=before, intrinsics=wide, markers=markers)
+    faults.inject(Fault("camera", "moved", turn_rad))
+    frame = camera.latest()
+    for one, old in zip(frame.markers, markers, strict=True):
+        wanted = marker_on(
+            *((0.02, -0.12) if one.id == 36 else (0.0, -0.1)), 0.3, pose @ moved, one.id, top_m=0.0 if one.id == 36 else 0.030
+        )
+        np.testing.assert_allclose(one.rays, wanted.rays, atol=1e-9)
+        assert np.abs(one.rays - old.rays).max() > 0.04
+    seen = frame.depth_m > 0.0
+    assert 0.85 < seen.mean() < 0.99
+    np.testing.assert_allclose(frame.depth_m[seen], after[seen], rtol=0.01)  # the nearest pixel's
+    assert frame.depth_m.dtype == np.float32
+
+
+def test_a_marker_that_a_turn_takes_out_of_the_picture_is_not_seen(camera, faults) -> None:
+    ray = np.array(((-0.10, 0.0), (-0.08, 0.0), (-0.08, 0.02), (-0.10, 0.02)))  # the lens sees 0.125 to the left
+    camera._camera._frame = camera.latest()._replace(markers=(Marker(36, ray), Marker(30, -ray)))
+    faults.inject(Fault("camera", "moved", 0.05))
+    assert [marker.id for marker in camera.latest().markers] == [30]
 
 
 def test_wrong_is_another_unit_or_another_size(camera, time, faults) -> None:
