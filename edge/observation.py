@@ -10,6 +10,8 @@ from edge.contract import BlockInput, DepthInput, Episode, VirtualCamera
 from edge.errors import ObservationError
 from edge.messages import Float32, Float64, Frame, Intrinsics, ToolPose
 
+WRONG_UNIT = 10.0  # so many times too far: no metres
+
 
 def depth_input(frame: Frame, wanted: DepthInput, camera: Intrinsics) -> Float32:
     """The (height, width) float32 image in [0, 1] that the network takes, as the virtual camera would see it.
@@ -32,17 +34,17 @@ def depth_input(frame: Frame, wanted: DepthInput, camera: Intrinsics) -> Float32
             f"{invalid_fraction:.0%} of the depth pixels are invalid, expected at most {wanted.max_invalid_fraction:.0%}; "
             "is the camera covered, or too close?"
         )
-    _refuse_wrong_unit(depth_m, valid, wanted)
+    _refuse_wrong_unit(depth_m, valid, wanted.far_m)
     scaled = (depth_m - np.float32(wanted.near_m)) * np.float32(1.0 / (wanted.far_m - wanted.near_m))
     return np.where(valid, np.clip(scaled, 0.0, 1.0), np.float32(wanted.invalid_value))
 
 
-def _refuse_wrong_unit(depth_m: Float32, valid: NDArray[np.bool_], wanted: DepthInput) -> None:
-    """A scene wholly beyond 10 times the far plane is in millimetres or 0.1 mm counts, not in metres."""
+def _refuse_wrong_unit(depth_m: Float32, valid: NDArray[np.bool_], far_m: float) -> None:
+    """A scene wholly beyond 10 times of how far it can be is in millimetres or 0.1 mm counts, not in metres."""
     nearest = float(np.min(depth_m, where=valid, initial=np.inf))
-    if nearest > 10.0 * wanted.far_m:
+    if nearest > WRONG_UNIT * far_m:
         raise ObservationError(
-            f"the nearest depth is {nearest:.3g}, expected metres below {wanted.far_m:.2f}; multiply by the camera's depth scale"
+            f"the nearest depth is {nearest:.3g}, expected metres below {far_m:.2f}; multiply by the camera's depth scale"
         )
 
 
@@ -89,12 +91,17 @@ def holds_block(frame: Frame, camera: VirtualCamera, episode: Episode) -> bool:
     """Whether something fills the place between the finger tips: the camera's depth there, not the table's.
 
     The median of 5×5 pixels about the tool centre is compared with the tool centre's own depth: a held block is
-    nearer than half a block behind it, the table under a lifted gripper is not.
+    nearer than half a block behind it, the table under a lifted gripper is not. Raises `ObservationError` for values there that cannot be
+    metres: a policy that is told the block's position looks at depth nowhere else.
     """
     tool_to_camera = np.linalg.inv(np.array(camera.transform_camera_to_tool))
     x, y, z = tool_to_camera[:3, 3]
     column = round(frame.intrinsics.fx * x / z + frame.intrinsics.cx)
     row = round(frame.intrinsics.fy * y / z + frame.intrinsics.cy)
     patch = frame.depth_m[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
-    seen = patch[(patch > 0.0) & (patch < np.inf)]
-    return bool(seen.size and np.median(seen) < z + episode.block_size_m / 2.0)
+    valid = (patch > 0.0) & (patch < np.inf)
+    if not valid.any():
+        return False
+    _refuse_wrong_unit(patch, valid, z)
+    seen = patch[valid & (patch <= WRONG_UNIT * z)]  # without saturated pixels
+    return bool(np.median(seen) < z + episode.block_size_m / 2.0)

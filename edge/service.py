@@ -67,7 +67,7 @@ def opened(
         task = GraspTask(policy.contract, settings.run.place_in_table_m)
     except UnreachableError as error:
         raise ConfigError(f"run.place_in_table_m = {settings.run.place_in_table_m}, or the policy's start: {error}") from None
-    view, markers = _seeing(settings, policy.contract, task, mounting)
+    view, markers = seeing(settings, policy.contract, task, mounting)
     with closing(open_devices(settings, view)) as devices:
         preflight(policy, devices.camera, camera_within_s, say)
         with closing(Recorder(settings.run.record if records else "")) as recorder:
@@ -139,7 +139,7 @@ def _calibrated(settings: Config, policy: Policy) -> tuple[Config, Mounting | No
     return calibration.applied(settings, found), mounting_of(found, path, policy.contract.camera)
 
 
-def _seeing(settings: Config, contract: Contract, task: GraspTask, mounting: Mounting | None) -> tuple[View, Markers | None]:
+def seeing(settings: Config, contract: Contract, task: GraspTask, mounting: Mounting | None) -> tuple[View, Markers | None]:
     """What of the frames is looked at, and by whom: with the camera as calibrated, else as in training; raises `ConfigError`."""
     lens = hand_eye = None
     if mounting is not None:

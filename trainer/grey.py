@@ -9,12 +9,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.boards import MarkerBoard, Placed
-from calibration.opencv import Lens
-from calibration.simulated import render
 from edge.config import BlockConfig, FixedMarkerConfig
+from edge.errors import MissingExtraError
 from edge.messages import Float32, Float64, Grey, Intrinsics
 from trainer.render import BOX, DepthRenderer
+
+try:
+    from calibration.boards import MarkerBoard, Placed
+    from calibration.opencv import Lens
+    from calibration.simulated import render
+except ModuleNotFoundError:
+    raise MissingExtraError("cv2", "vision") from None
 
 ARM, SIDE = 70, 150  # grey levels: the gripper, and what of a block carries no paper
 FIXED = FixedMarkerConfig(id=0, at_in_table_m=(0.085, 0.150))  # the one on the table: in view from the start, and beside the workspace

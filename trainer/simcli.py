@@ -107,7 +107,8 @@ def soak(
     settings = soaking.Settings(policy, hours, real, seed)
     with soak_report.progress(hours) as show, soaking.interruptible() as stop:
         found = soaking.run(settings, stop, show)
-    given = f"dofbot soak --hours {hours:g}{' --real' if real else ''} --seed {seed} --out {out}"
+    options = f"{' --real' if real else ''}{f' --policy {policy}' if policy != POLICY else ''}"
+    given = f"dofbot soak --hours {hours:g}{options} --seed {seed} --out {out}"
     soak_report.write(found, out, given)
     if json:
         typer.echo((out / "soak.json").read_text())

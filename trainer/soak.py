@@ -26,6 +26,7 @@ from edge.config import BusConfig, Config, FaultsConfig, MountConfig, RealtimeCo
 from edge.contract_check import Expectation
 from edge.devices import Devices, open_on
 from edge.errors import BusError
+from edge.grasping import Markers
 from edge.policy import Policy, load
 from edge.preflight import preflight
 from edge.realtime import realtime
@@ -33,6 +34,7 @@ from edge.records.histogram import Durations
 from edge.records.record import Recorder
 from edge.remote.orders import Orders
 from edge.runtime import Runtime
+from edge.service import seeing
 from edge.simulated.simulator import SimulatorLink
 from edge.states import State
 from edge.task import GraspTask
@@ -79,6 +81,7 @@ class Soak(Struct, frozen=True):
     cpu_s: float
     ended_by: str  # 'done', 'Ctrl-C', or the error that ended it
     policy_sha256: str
+    variant: str  # what the policy sees: 'depth' images, or the place of a marked block, 'xyz'
     ticks: int
     attempts: int
     picked: int
@@ -158,6 +161,7 @@ class _Rig(NamedTuple):
     policy: Policy
     task: GraspTask
     devices: Devices
+    markers: Markers | None
     checked: CheckedBus
     desk: LightDesk | None
 
@@ -176,7 +180,7 @@ def run(settings: Settings, stop: Callable[[], bool] = lambda: False, show: Call
             if runtime.figures.ticks % SHOW_EVERY_TICKS == 0:
                 show(tally.hours)
 
-        runtime = Runtime(policy, rig.task, rig.devices, Recorder(""), Config().camera.max_age_s, obey=obey)
+        runtime = Runtime(policy, rig.task, rig.devices, Recorder(""), Config().camera.max_age_s, obey=obey, markers=rig.markers)
         ended_by = "done"
         try:
             with realtime(RealtimeConfig() if settings.is_real else VIRTUAL_REALTIME, runtime.helpers):
@@ -195,6 +199,7 @@ def run(settings: Settings, stop: Callable[[], bool] = lambda: False, show: Call
 def _rig(policy: Policy, settings: Settings) -> Iterator[_Rig]:
     """Open devices on a simulated desk: in this process, or on the real clock in one of its own."""
     task = GraspTask(policy.contract, Config().run.place_in_table_m)
+    view, markers = seeing(Config(), policy.contract, task, None)
     checked: list[CheckedBus] = []
 
     def watch(bus: ServoBus) -> CheckedBus:
@@ -203,18 +208,18 @@ def _rig(policy: Policy, settings: Settings) -> Iterator[_Rig]:
 
     with ExitStack() as opened:
         desk = None if settings.is_real else LightDesk(policy.contract, settings.seed)
-        link = DirectLink(desk) if desk is not None else opened.enter_context(_served(settings))
+        link = DirectLink(desk, view.needs_image) if desk is not None else opened.enter_context(_served(settings))
         config = Config(
             bus=BusConfig(i2c="emulated"),
             simulator=SimulatorConfig(port=link.port, clock=link.clock),
             faults=FaultsConfig(allow=True, seed=settings.seed),
         )
-        devices = open_on(link, config, watch)
+        devices = open_on(link, config, watch, view)
         opened.callback(devices.close)
         preflight(policy, devices.camera)
         checked[0].clock = devices.clock
         devices.faults.inject(BASELINE)
-        yield _Rig(policy, task, devices, checked[0], desk)
+        yield _Rig(policy, task, devices, markers, checked[0], desk)
 
 
 @contextmanager
@@ -246,6 +251,7 @@ def _figures(
         cpu_s=cpu_s,
         ended_by=ended_by,
         policy_sha256=rig.policy.sha256,
+        variant=rig.policy.contract.variant,
         ticks=seen.ticks,
         attempts=counts.attempts,
         picked=counts.picked,

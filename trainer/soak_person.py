@@ -31,8 +31,9 @@ class Draw(NamedTuple):
     high: float = 0.0
 
 
-# Not drawn: host off (kills the process, which tests/hil does), host garbage (memory is what is measured), host slow (work takes no
-# virtual time; host delayed does the same to a tick), bus intermittent (always on).
+# Not drawn: camera moved (only a marker on the table, which the soak's configuration has none of, tells it), host off (kills the process,
+# which tests/hil does), host garbage (memory is what is measured), host slow (work takes no virtual time; host delayed does the same to a
+# tick), bus intermittent (always on).
 FAULTS = (
     Draw("camera", "off"),
     Draw("camera", "stuck"),

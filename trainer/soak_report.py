@@ -19,6 +19,7 @@ SIMULATED = (
     "Simulated: the PCA9685, servos, desk, camera and the person; no physics, a block is held when the fingers close over it. "
     "Real: runtime, gate, bus writer, ServoKit's driver, orders and fault injection, the process that runs on the arm."
 )
+SEES = {"depth": "depth images", "xyz": "where a block is, by the marker on its top in grey images"}
 
 
 @contextmanager
@@ -67,6 +68,7 @@ def _rows(soak: Soak) -> dict[str, str]:
     start_mb, end_mb, most_mb = memory.resident_mb[0], memory.resident_mb[-1], max(memory.resident_mb)
     rows = {
         "hours": f"{soak.hours:.2f} of {soak.asked_hours:g}, ended by: {soak.ended_by}",
+        "what the policy sees": f"{SEES[soak.variant]} (variant {soak.variant}; SHA-256 {soak.policy_sha256[:12]})",
         "ticks": f"{soak.ticks:,}; {a_second} a second, {a_cpu_second} a second of processor time",
         "unsafe commands": f"{soak.unsafe} of {soak.sent:,} that were sent{_listed(soak.unsafe_why, ': ')}",
         "grasps": f"{soak.attempts:,}: {soak.picked:,} picked, {soak.missed} missed, {soak.lost} lost",

@@ -48,7 +48,7 @@ class Sight:
     def holds_block(self, measured: JointCommand | None, contract: Contract) -> bool:
         """Whether the fingers stopped short of their set point, where they are read back; else what the camera sees between them.
 
-        Raises `ObservationError` when that takes a frame and there is none.
+        Raises `ObservationError` when that takes a frame and there is none, or none in metres.
         """
         if measured is not None:
             return measured.opening_m > contract.episode.closed_m + GRIP_SLACK_M

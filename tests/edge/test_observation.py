@@ -211,3 +211,17 @@ def test_a_held_block_is_told_from_the_table(intrinsics: Intrinsics) -> None:
         assert holds_block(Frame(depth_m, intrinsics, 0.0, 0), CONTRACT.camera, CONTRACT.episode) is held
     assert not holds_block(frame(0.0, intrinsics), CONTRACT.camera, CONTRACT.episode)
     assert not holds_block(frame(math.nan, intrinsics), CONTRACT.camera, CONTRACT.episode)
+
+
+@pytest.mark.parametrize("factor", [20.0, 1000.0, 10_000.0])
+@pytest.mark.parametrize("depth_m", [0.1, 0.25], ids=["held", "table"])
+def test_whether_a_block_is_held_is_not_told_from_depth_in_another_unit(depth_m: float, factor: float) -> None:
+    with pytest.raises(ObservationError, match=r"the nearest depth is .*, expected metres below .*; multiply by the camera's depth scale"):
+        holds_block(frame(depth_m * factor), CONTRACT.camera, CONTRACT.episode)
+
+
+@pytest.mark.parametrize(("depth_m", "held"), [(0.1, True), (0.25, False)])
+def test_saturated_pixels_do_not_hide_a_held_block(depth_m: float, held: bool) -> None:
+    image = np.full(SHAPE, 65.535, np.float32)  # 16 bits of millimetres
+    image[::3, ::3] = depth_m
+    assert holds_block(frame(image), CONTRACT.camera, CONTRACT.episode) is held

@@ -1,6 +1,7 @@
-"""A soak's figures agree with each other, the same seed gives the same, and what breaks a limit is counted."""
+"""A soak's figures agree with each other, the same seed gives the same, and what breaks a limit is counted; with either kind of policy."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 from edge import runtime as runtimes
 from edge.safety import GateState, Passed, gate
 from edge.simulated.faults import TABLE
-from trainer import simcli, soak, soak_person, soak_report, spec
+from trainer import light_world, simcli, soak, soak_person, soak_report, spec
 from trainer.soak import Settings, Soak, fit
 
 pytest.importorskip("adafruit_servokit")
@@ -29,9 +30,18 @@ class FakePolicy:
         return np.clip(np.array([0.0 - proprio[0], 0.1 - proprio[1]]) * 20.0, -1.0, 1.0).astype(np.float32)
 
 
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+class FakeMarkedPolicy:
+    """Goes to where it is told that the block is."""
+
+    contract, sha256 = spec.contract("xyz"), "1" * 64
+
+    def act(self, block: np.ndarray, proprio: np.ndarray) -> np.ndarray:
+        return np.clip((block - proprio[:3])[:2] * 50.0, -1.0, 1.0).astype(np.float32)
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch, policy: type = FakePolicy) -> None:
     """As much as in an hour."""
-    monkeypatch.setattr(soak, "load", lambda *_: FakePolicy())
+    monkeypatch.setattr(soak, "load", lambda *_: policy())
     monkeypatch.setattr(soak_person, "LASTS_S", (0.05, 1.5))
     monkeypatch.setattr(soak_person, "ACTS_AFTER_S", (0.1, 0.5))
 
@@ -41,8 +51,8 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
 
 
-def run(seed: int = 0, hours: float = HOURS, stop: Callable[[], bool] = lambda: False) -> Soak:
-    return soak.run(Settings(Path("none.onnx"), hours, False, seed, fault_every_s=1.0), stop)
+def run(seed: int = 0, hours: float = HOURS, stop: Callable[[], bool] = lambda: False, fault_every_s: float = 1.0) -> Soak:
+    return soak.run(Settings(Path("none.onnx"), hours, False, seed, fault_every_s), stop)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +97,31 @@ def test_the_same_seed_gives_the_same_soak_and_another_one_another(found: Soak) 
 
     assert told(run()) == told(found)
     assert told(run(seed=1, hours=HOURS / 4.0)) != told(run(seed=0, hours=HOURS / 4.0))
+
+
+def test_a_policy_that_is_told_the_place_grasps_blocks_by_their_markers(found: Soak, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv2", reason="OpenCV is not installed here")
+    hurry(monkeypatch, FakeMarkedPolicy)
+    monkeypatch.setattr(soak_person, "HOLDS", 0.0)
+    monkeypatch.setattr(light_world, "SLIPS", 0.0)
+    result = run(hours=HOURS / 2.0, fault_every_s=math.inf)
+    assert (result.variant, found.variant) == ("xyz", "depth")
+    assert result.is_good
+    assert result.attempts == result.picked == result.caught >= 1
+    assert set(result.holds) <= {"person"}
+
+
+def test_it_holds_while_no_marker_is_seen_and_the_same_seed_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv2", reason="OpenCV is not installed here")
+    hurry(monkeypatch, FakeMarkedPolicy)
+    monkeypatch.setattr(soak_person, "FAULTS", (soak_person.Draw("camera", "garbage", 0.1, 0.2),))  # little for a depth image, no marker
+    monkeypatch.setattr(soak_person, "LASTS_S", (1.0, 1.5))
+    monkeypatch.setattr(soak_person, "HOLDS", 0.0)
+    result, again = (run(hours=HOURS / 6.0, fault_every_s=2.0) for _ in range(2))
+    assert result.is_good
+    assert result.holds["camera"] > 0
+    assert result.recoveries > 0
+    assert (result.ticks, result.sent, result.holds, result.hold_at_h) == (again.ticks, again.sent, again.holds, again.hold_at_h)
 
 
 def test_an_unsafe_set_point_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +196,8 @@ def test_the_verb_writes_page_picture_and_figures(
         code = error.exit_code
     assert code == ends_with
     page = (tmp_path / "out" / "soak.md").read_text()
-    assert f"`dofbot soak --hours 0.01 --seed 0 --out {tmp_path / 'out'}`" in page
+    assert f"`dofbot soak --hours 0.01 --policy none.onnx --seed 0 --out {tmp_path / 'out'}`" in page
+    assert "| what the policy sees | depth images (variant depth; SHA-256 000000000000) |" in page
     assert f"| unsafe commands | {unsafe} of {found.sent:,} that were sent{': joint1 velocity 2' if unsafe else ''} |" in page
     assert "| bus intermittent | " in page
     assert (tmp_path / "out" / "soak.png").stat().st_size > 10_000
