@@ -90,7 +90,7 @@ class FaultyCamera:
         if fault.mode == "stuck":
             if not self._kept:
                 self._kept.append(frame)
-            return frame._replace(depth_m=self._kept[0].depth_m)
+            return frame._replace(depth_m=self._kept[0].depth_m, markers=self._kept[0].markers)
         if fault.mode == "garbage":
             spoilt = self._random.random(frame.depth_m.shape) < fault.value
             depth_m = np.where(spoilt, self._random.choice(SPOILT, frame.depth_m.shape), frame.depth_m)

@@ -130,6 +130,15 @@ def test_a_stuck_camera_repeats_the_last_image_with_new_numbers(camera, time, fa
     assert all(frame.depth_m is last.depth_m and time.time_s - frame.captured_at_s < 10.0 for frame in seen)
 
 
+def test_a_stuck_camera_shows_the_markers_where_they_were(camera, faults) -> None:
+    there, elsewhere = (Marker(36, np.array([[x, 0.0, 1.0]] * 4)) for x in (0.1, 0.2))
+    camera._camera._frame = camera.latest()._replace(markers=(there,))
+    faults.inject(Fault("camera", "stuck"))
+    assert camera.latest().markers == (there,)
+    camera._camera._frame = camera._camera._frame._replace(markers=(elsewhere,))
+    assert camera.latest().markers == (there,)
+
+
 def test_garbage_is_the_stated_share_of_the_pixels(camera, time, faults) -> None:
     faults.inject(Fault("camera", "garbage", 0.2))
     depth_m = np.array([frame.depth_m for frame in watch(camera, time)])
