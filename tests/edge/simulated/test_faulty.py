@@ -133,8 +133,8 @@ def test_a_stuck_camera_repeats_the_last_image_with_new_numbers(camera, time, fa
 def test_a_stuck_camera_shows_the_markers_where_they_were(camera, faults) -> None:
     there, elsewhere = (Marker(36, np.array([[x, 0.0, 1.0]] * 4)) for x in (0.1, 0.2))
     camera._camera._frame = camera.latest()._replace(markers=(there,))
-    faults.inject(Fault("camera", "stuck"))
     assert camera.latest().markers == (there,)
+    faults.inject(Fault("camera", "stuck"))
     camera._camera._frame = camera._camera._frame._replace(markers=(elsewhere,))
     assert camera.latest().markers == (there,)
 
