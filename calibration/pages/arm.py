@@ -27,9 +27,9 @@ def write(path: Path, solved: Solved, folder: Path, refused: dict[str, str]) -> 
     out = [*refused.items(), *((one.name, one.reason) for one in found.rejected)]
     sections = {
         "Figures": _figures(found),
-        "Both methods": table(("", "generalised least squares", "bundle adjustment over pixels"), both_methods(found)),
-        f"Camera {placements.WHERE[solved.arm.camera]}": table(("number", "value", "σ"), camera(found)),
-        "Servos": table(SERVOS, servos(solved)) + NOTE,
+        "Both methods": table(("", "generalised least squares", "bundle adjustment over pixels"), both_methods(found), left=(0,)),
+        f"Camera {placements.WHERE[solved.arm.camera]}": table(("number", "value", "σ"), camera(found), left=(0,)),
+        "Servos": table(SERVOS, servos(solved), left=(0,)) + NOTE,
         "Errors on images that were not used": _bars(solved),
         "Some of the images": _pictures(solved, folder),
         "Images that were not used": table(("image", "why"), out) if out else "<p>None.</p>",
@@ -43,7 +43,7 @@ def write_servos(path: Path, solved: Solved, folder: Path, refused: dict[str, st
     out = [*refused.items(), *((one.name, one.reason) for one in found.rejected)]
     sections = {
         "Figures": _figures(found),
-        "Servos": table(SERVOS, servos(solved)) + NOTE,
+        "Servos": table(SERVOS, servos(solved), left=(0,)) + NOTE,
         "Errors on images that were not used": _bars(solved),
         "Images that were not used": table(("image", "why"), out) if out else "<p>None.</p>",
     }
