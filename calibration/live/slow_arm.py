@@ -18,9 +18,10 @@ from edge.config import Config
 from edge.errors import BusError, CalibrationError, ConfigError
 from edge.kinematics import tool_in_table_m, transform_tool_to_table
 from edge.messages import Float64, JointCommand
-from edge.robot import OPENING_MAX_M, PARK_RAD
+from edge.robot import JOINT_NAMES, OPENING_MAX_M, PARK_RAD
 from edge.safety import Point, gate, resting
 from edge.simulated.emulated_arm import EmulatedArm
+from edge.vigil import STALL_RAD
 
 SPEED_RAD_S = np.radians(30.0)  # slow enough to pull a hand away: as the servo tools have it
 TICK_S = 0.02
@@ -60,7 +61,7 @@ class SlowArm:
             self.go(stop)
         for stop in (*further, joints_rad):
             self.go(stop)
-        self.settle()
+        self._check_there(self.settle())
 
     def go_home(self) -> None:
         """To the park pose: on a clear way where there is one, since there the arm can be let go."""
@@ -93,6 +94,16 @@ class SlowArm:
         while self._clock.now_s() < until_s:
             self._tick(self._gate.position)
         return self._bus.measured()
+
+    def _check_there(self, measured: JointCommand | None) -> None:
+        """Raise `BusError` for a joint that read-back finds elsewhere: it would go on pushing against what is in its way."""
+        if measured is None:
+            return
+        off_rad = np.abs(np.array(measured.joints_rad) - self.joints_rad)
+        worst = int(np.argmax(off_rad))
+        if off_rad[worst] > STALL_RAD:
+            found = f"{JOINT_NAMES[worst]} is {np.degrees(off_rad[worst]):.0f}° from where it was sent"
+            raise BusError(f"{found}, expected {np.degrees(STALL_RAD):.0f}° at most; is it blocked?")
 
     def _tick(self, wanted: JointCommand) -> None:
         self._pacer.wait()  # after a stall no burst: two set points at once would be a leap
@@ -139,7 +150,8 @@ def way(scene: Scene, start_rad: Float64, goal_rad: Float64, stops_rad: Float64)
 def opened(config: Config, scene: Scene, stops_rad: Float64, emulated: EmulatedArm | None = None) -> Iterator[SlowArm]:
     """The configured arm, powered with the first motion, parked again and let go however this ends.
 
-    Raises `RefusedError` while a runtime holds the bus, `BusError` for a board that does not answer.
+    Raises `RefusedError` while a runtime holds the bus, `BusError` for a board that does not answer, and `CalibrationError` where the arm
+    stands so that no way is clear; then nothing is powered.
     """
     from firmware_tools.bus_in_use import check_free
     from firmware_tools.servo_line import ends_as_ctrl_c
@@ -151,11 +163,23 @@ def opened(config: Config, scene: Scene, stops_rad: Float64, emulated: EmulatedA
     bus = _bus(config, emulated, clock)
     with ends_as_ctrl_c(), closing(bus):
         bus.open()
-        arm = SlowArm(bus, scene, stops_rad, clock, bus.measured() or parked())
+        at = bus.measured() or parked()
+        _require_way_home(scene, at, stops_rad)
+        arm = SlowArm(bus, scene, stops_rad, clock, at)
         try:
             yield arm
         finally:
             arm.go_home()
+
+
+def _require_way_home(scene: Scene, at: JointCommand, stops_rad: Float64) -> None:
+    try:
+        way(scene, np.array(at.joints_rad), np.array(PARK_RAD), stops_rad)
+    except CalibrationError:
+        raise CalibrationError(
+            "from where the arm stands no way to its park pose stays clear of the table, expected one; nothing was moved: "
+            "put it into its park pose by hand"
+        ) from None
 
 
 def parked() -> JointCommand:

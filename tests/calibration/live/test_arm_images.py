@@ -9,8 +9,9 @@ from calibration.live import arm_images, plan_poses, slow_arm
 from calibration.simulated import arm as simulated_arm
 from edge.clock import SteppedClock
 from edge.config import BusConfig, Config
-from edge.errors import CalibrationError, ConfigError
+from edge.errors import BusError, CalibrationError, ConfigError
 from edge.robot import PARK_RAD
+from edge.simulated.arm_errors import ArmErrors
 from edge.simulated.emulated_arm import EmulatedArm
 from tests.calibration import arm_folders
 
@@ -72,6 +73,25 @@ def test_an_error_parks_the_arm_too(stops):
         interrupted()
     assert not any(emulated.powered())
     assert np.abs(np.array(emulated.joints_deg()[:5]) - np.degrees(PARK_RAD)).max() < 15.0
+
+
+def test_an_arm_that_lies_on_the_table_is_not_moved(stops):
+    settings, lies_deg = config("dofbot_board"), (-7.0, 36.0, -35.0, -50.0, 7.0, 20.0)  # let go in mid-motion: its tool is 12 mm high
+    emulated = EmulatedArm(settings.bus, SteppedClock(), errors=ArmErrors(), start_deg=lies_deg)
+    with pytest.raises(CalibrationError, match="put it into its park pose by hand"), slow_arm.opened(settings, SCENE, stops, emulated):
+        pass
+    assert emulated.joints_deg() == pytest.approx(lies_deg, abs=1e-9)
+
+
+def test_an_arm_that_something_holds_back_ends_it(stops):
+    settings = config("dofbot_board")
+    emulated = EmulatedArm(settings.bus, SteppedClock(), errors=ArmErrors())
+    park_deg = np.degrees(PARK_RAD)[0]
+    emulated.block(0, park_deg - 5.0, park_deg + 5.0)
+    goal = next(pose for pose in stops[1:] if abs(np.degrees(pose[0])) > 20.0)
+    with pytest.raises(BusError, match="joint1 is .* from where it was sent"), slow_arm.opened(settings, SCENE, stops, emulated) as arm:
+        arm.reach(goal)
+    assert not any(emulated.powered())
 
 
 def test_every_planned_pose_has_a_way_that_stays_clear_of_the_table(stops):
