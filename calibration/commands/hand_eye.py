@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from calibration.commands.steps import AsJson, board_of, look_at, print_json, write_parts
+from calibration.commands.steps import AsJson, board_of, look_at, print_json, settings_with, write_parts
 from edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
@@ -127,7 +127,6 @@ def _collect(
     """Fill the folder before it is solved."""
     from calibration.commands import arm_images
     from edge import calibration as files
-    from edge import config as configuration
 
     if simulate or images is None:
         raise ConfigError("--live and --manual need a folder, expected --images DIR, and --manual a real arm, without --simulate; give it")
@@ -137,7 +136,7 @@ def _collect(
     before = files.load(calibration)
     if before.lens is None:
         raise ConfigError(f"calibration {calibration} has no lens, expected one; run dofbot calibrate intrinsics first")
-    settings = configuration.load(config) if config else configuration.Config()
+    settings = settings_with(config, before, calibration)
     if manual:
         arm_images.manual(images, drawn, settings, before, calibration, take, camera)
     else:
@@ -225,7 +224,6 @@ def solved_from(
     from calibration.arm import joints_file, placements
     from calibration.lens import lens_of
     from edge import calibration as files
-    from edge import config as configuration
 
     if simulate:
         images = _simulated(images, camera or "wrist", calibration, seed, quiet=quiet)
@@ -239,7 +237,7 @@ def solved_from(
         raise ConfigError(f"calibration {calibration} has no lens, expected one; run dofbot calibrate intrinsics first")
     posed = joints_file.load(joints_file.find(images, joints))
     session = look_at(images, drawn, quiet=quiet)
-    settings = configuration.load(config) if config else configuration.Config()
+    settings = settings_with(config, before, calibration)
     arm = arm_session.arm_as_taken(images / arm_session.NAME, settings, before, camera)
     views, held_out, points = arm_session.views_of(session, posed, arm, drawn)
     if session.size != before.lens.intrinsics[:2]:

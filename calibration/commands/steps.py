@@ -113,6 +113,16 @@ def settings_of(config: Path | None) -> "Config":
     return configuration.load(config) if config else configuration.Config()
 
 
+def settings_with(config: Path | None, found: "Calibration", path: Path) -> "Config":
+    """The same beside a calibration, whose mount and servo board then hold; raises `ConfigError` for a file of another robot's."""
+    from edge import calibration as files
+
+    settings = settings_of(config)
+    if config:
+        files.check_robot(found, path, settings.mount, settings.bus, found.urdf_sha256)
+    return settings
+
+
 def simulated(board: "Board", settings: "Config", seed: int, show: "Show", *, quiet: bool) -> "SimulatedCamera":
     """A simulated camera in place of the configured one, and it says so."""
     from calibration.simulated.camera import SimulatedCamera, drawn_optics

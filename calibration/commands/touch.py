@@ -11,6 +11,7 @@ from calibration import arm_session, hand_eye
 from calibration import grid as grids
 from calibration.arm.model import rotation
 from calibration.boards import Board, MarkerBoard
+from calibration.commands.steps import settings_of, settings_with
 from calibration.grid import READ_MAX_M, Grid
 from calibration.live import slow_arm, touch, touches_file
 from calibration.live.plan_poses import Scene
@@ -66,12 +67,14 @@ class Touches(NamedTuple):
 
 
 def robot(path: Path, config: Path | None, touches: Path) -> Robot:
-    """The robot that is touched with; raises `ConfigError` where its servos were corrected since the first touch in the file."""
-    import urdf
-    from edge import config as configuration
+    """The robot that is touched with.
 
-    settings = configuration.load(config) if config else configuration.Config()
-    before = files.load(path) if path.exists() else files.blank(settings, urdf.dofbot_sha256())
+    Raises `ConfigError` where its servos were corrected since the first touch in the file, or are configured as another robot's.
+    """
+    import urdf
+
+    before = files.load(path) if path.exists() else files.blank(settings_of(config), urdf.dofbot_sha256())
+    settings = settings_with(config, before, path)
     kept = touches.with_suffix(".arm.json")
     if not touches.exists():
         kept.unlink(missing_ok=True)  # of touches that somebody has thrown away

@@ -202,10 +202,10 @@ class Wrist:
 ARM = Config(bus=BusConfig(driver="dofbot_board", i2c="emulated"))
 
 
-def take_images(folder: Path, serial: str, *arguments: object):
+def take_images(folder: Path, serial: str, *arguments: object, toml: str = ""):
     """`handeye --live` with an emulated arm; what is calibrated is a camera with that serial number."""
     config = folder / "arm.toml"
-    config.write_text(f'[bus]\ndriver = "dofbot_board"\ni2c = "emulated"\n{REALSENSE}')
+    config.write_text(f'[bus]\ndriver = "dofbot_board"\ni2c = "emulated"\n{REALSENSE}{toml}')
     boards.save(folder / "board.json", BOARD)
     calibrated(folder / "calibration.json", serial, driver="dofbot_board")
     paths = ("--images", folder / "arm", "--board", folder / "board.json", "--calibration", folder / "calibration.json")
@@ -235,6 +235,15 @@ def test_with_another_camera_than_was_calibrated_nothing_moves(tmp_path, monkeyp
     wrist = Wrist(monkeypatch, ARM, plan)
     plug(monkeypatch, ScriptedCamera([NOTHING] * 10, serial="8"))
     assert "lens.serial is '7', expected '8'" in refusal(take_images(tmp_path, "7"), ConfigError)
+    assert wrist.arm.clock.now_s() == 0.0
+
+
+@pytest.mark.parametrize("mount", ["inverted = false", "base_height_m = 0.3"])
+def test_a_calibration_of_another_robot_than_is_configured_moves_nothing(tmp_path, monkeypatch, plan, mount) -> None:
+    wrist = Wrist(monkeypatch, ARM, plan)
+    plug(monkeypatch, wrist.camera)
+    message = refusal(take_images(tmp_path, "simulated", toml=f"[mount]\n{mount}\n"), ConfigError)
+    assert f"is for another robot: {mount.split()[0]} is" in message
     assert wrist.arm.clock.now_s() == 0.0
 
 

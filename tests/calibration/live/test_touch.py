@@ -244,6 +244,14 @@ def test_a_person_types_what_is_read(rig, tmp_path, crossings):
     assert not any(rig.powered())
 
 
+def test_a_calibration_of_another_robot_than_is_configured_moves_nothing(rig, tmp_path):
+    (tmp_path / "robot.toml").write_text('[bus]\ndriver = "dofbot_board"\ni2c = "emulated"\n[mount]\ninverted = false\n')
+    before = rig.joints_deg()
+    assert "is for another robot: inverted is True, expected False" in refusal(_typed(tmp_path, "y\n\n\n25\n"), ConfigError)
+    assert rig.joints_deg() == before
+    assert not (tmp_path / "t.arm.json").exists()
+
+
 class _Mistaken(simulated_touch.SimulatedPerson):
     """Says at first that the tip is 12 mm higher than it is."""
 
