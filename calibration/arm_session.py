@@ -90,6 +90,19 @@ def arm_as_taken(path: Path, config: Config, calibration: Calibration, camera: C
     return now
 
 
+def check_configured(kept: ArmAsTaken, path: Path, config: Config, calibration: Calibration) -> None:
+    """Raise `ConfigError` for servos in the file that are not the configured ones, unless a calibration may be why."""
+    driver = kept.bus.driver
+    same = kept.bus.board.servos == config.bus.board.servos
+    if driver == "pca9685":
+        same = (kept.bus.reference_clock_hz, kept.bus.servos) == (config.bus.reference_clock_hz, config.bus.servos)
+    if getattr(calibration, driver) is None and not same:
+        raise ConfigError(
+            f"{path} has other servos than are configured, expected those that the images were taken with: leave --config out where the "
+            f"file is right, else remove {path.name}"
+        )
+
+
 def in_force(config: Config, calibration: Calibration, camera: CameraPlace = "wrist") -> ArmAsTaken:
     """Mount and servos as calibrated so far."""
     bus = msgspec.structs.replace(applied(config, calibration).bus, driver=calibration.driver)

@@ -239,6 +239,8 @@ def solved_from(
     session = look_at(images, drawn, quiet=quiet)
     settings = settings_with(config, before, calibration)
     arm = arm_session.arm_as_taken(images / arm_session.NAME, settings, before, camera)
+    if config:
+        arm_session.check_configured(arm, images / arm_session.NAME, settings, before)
     views, held_out, points = arm_session.views_of(session, posed, arm, drawn)
     if session.size != before.lens.intrinsics[:2]:
         raise ConfigError(

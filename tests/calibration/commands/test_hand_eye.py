@@ -65,6 +65,25 @@ def test_the_same_images_solved_twice_correct_the_servos_once(folder):
     assert files.load(folder / "calibration.json").dofbot_board.servos == once
 
 
+def test_a_folder_that_was_begun_with_other_servos_than_the_configured_ones_is_refused(folder, tmp_path):
+    """Else the first call without --config would decide, for ever and without a word, of which servos the result is the correction."""
+    config = tmp_path / "robot.toml"
+    config.write_text('[bus]\ndriver = "dofbot_board"\n')
+    assert run("grid", "--images", folder, "--config", config).exit_code == 0  # keeps the servos, and writes no calibration
+    servos = Config().bus.board.servos
+    other = ["id", "direction", "zero_raw", "counts_per_deg"]
+    rows = [{name: getattr(servo, name) for name in other} for servo in servos]
+    rows[2]["direction"] *= -1
+    lines = [f"[[bus.board.servos]]\n{chr(10).join(f'{name} = {value}' for name, value in row.items())}" for row in rows]
+    config.write_text('[bus]\ndriver = "dofbot_board"\n' + "\n".join(lines))
+    before = (folder / "calibration.json").read_bytes()
+    message = refusal(run("handeye", "--images", folder, "--config", config), ConfigError)
+    assert "arm.json has other servos than are configured" in message
+    assert (folder / "calibration.json").read_bytes() == before
+    assert run("handeye", "--images", folder).exit_code == 0
+    assert run("handeye", "--images", folder, "--config", config).exit_code == 0  # the calibration's are in force now
+
+
 def test_older_images_solved_again_say_that_they_undo_the_touch_test(folder, tmp_path):
     assert run("servos", "--images", folder).exit_code == 0
     once, path = files.load(folder / "calibration.json").dofbot_board.servos, tmp_path / "touches.csv"
