@@ -46,7 +46,7 @@ def find(folder: Path, given: Path | None) -> Path:
 def load(path: Path) -> dict[str, Posed]:
     """Joints by the image's file name; raises `ConfigError` for another order, unit or count, naming the row."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark before it
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"joints {path} cannot be read ({error}), expected CSV or JSON; write it again") from None
     rows = _json_rows(text, path) if path.suffix.lower() == ".json" else _csv_rows(text, path)
@@ -70,8 +70,11 @@ def save(path: Path, posed: Mapping[str, Posed]) -> None:
 
 def _csv_rows(text: str, path: Path) -> list[dict[str, Any]]:
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    _check_names(reader.fieldnames or (), path)
-    rows = list(reader)
+    try:
+        _check_names(reader.fieldnames or (), path)
+        rows = list(reader)
+    except csv.Error as error:
+        raise ConfigError(f"joints {path} is no table ({error}), expected CSV with columns image, {', '.join(NAMES)}; correct it") from None
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise ConfigError(

@@ -78,3 +78,13 @@ def test_a_missing_file_says_what_to_write(tmp_path):
         joints_file.find(tmp_path, None)
     path = write(tmp_path, HEADER, *ROWS)
     assert joints_file.find(tmp_path, None) == path
+
+
+def test_a_spreadsheets_byte_order_mark_is_passed_over(tmp_path):
+    path = tmp_path / "joints.csv"
+    path.write_text("\n".join((HEADER, *ROWS)), encoding="utf-8-sig")
+    assert list(joints_file.load(path)) == [f"{n}.png" for n in range(5)]
+
+
+def test_a_quote_that_never_ends_is_said(tmp_path):
+    assert "field larger than" in refused(write(tmp_path, HEADER, '"' + 131073 * "x"))
