@@ -126,7 +126,7 @@ def views_of(session: "Session", posed: "Mapping[str, Posed]", arm: ArmAsTaken, 
     joints = np.array([posed[name].joints_rad for name in names])
     views = Views(ServoArm(joints, Mount(arm.mount.base_height_m, arm.mount.inverted), arm.camera), corners, names)
     kept_back = np.array([posed[name].held_out for name in names])
-    held_out = views.take(np.flatnonzero(kept_back)) if kept_back.sum() >= 3 else None
+    held_out = views.take(np.flatnonzero(kept_back)) if kept_back.sum() >= hand_eye.HELD_OUT_MIN else None
     return views.take(np.flatnonzero(~kept_back)) if held_out else views, held_out, points_m(board, ids)
 
 

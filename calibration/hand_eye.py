@@ -26,6 +26,7 @@ from edge.messages import Float64
 JOINTS_MISFIT = {5: 25.74, 6: 27.86}
 CORNERS_RATIO = 6.0  # variance of the rest of an image over that of all images
 KEPT_MIN = 0.7
+HELD_OUT_MIN = 3  # fewer are no verdict
 IMAGES_PLANNED, SERVOS = 20, 5  # of `plan_poses`; each may be off in each image
 PRIOR_MAX = 5.0  # σ of what was known beforehand
 
@@ -188,6 +189,11 @@ def _fresh(held_out: Views, problem: gls.Problem, fit: gls.Fit) -> tuple[Views, 
     count = np.isfinite(views.corners_px[..., 0]).sum(axis=1)
     good = count >= CORNERS_MIN
     left_out += [Rejected(views.names[i], f"shows {count[i]} corners, expected {CORNERS_MIN}") for i in np.flatnonzero(~good)]
+    if good.sum() < HELD_OUT_MIN:
+        why = f" ({left_out[0].name} {left_out[0].reason})" if left_out else ""
+        raise CalibrationError(
+            f"{good.sum()} of {len(good)} held-out images can be used{why}, expected at least {HELD_OUT_MIN}; show more of the board"
+        )
     views = views.take(np.flatnonzero(good))
     mine = problem._replace(views=views)
     found = gls.misfit(mine, fit.state, fit.noise)

@@ -233,6 +233,14 @@ def test_another_board_than_said_is_refused(calibrated, change, said):
         _estimate(change(calibrated.held_out))
 
 
+@pytest.mark.parametrize("usable", [0, 2])
+def test_a_verdict_from_fewer_than_three_images_is_none(calibrated, usable):
+    corners = calibrated.held_out.corners_px.copy()
+    corners[usable:, 8:] = np.nan
+    with pytest.raises(CalibrationError, match=f"{usable} of 8 held-out images can be used .*shows . corners, expected 12.*at least 3"):
+        _estimate(calibrated.views, held_out=calibrated.held_out._replace(corners_px=corners))
+
+
 def test_ids_that_run_backwards_everywhere_only_turn_the_board(calibrated):
     views = _clean(calibrated)
     found = _estimate(views._replace(corners_px=views.corners_px[:, ::-1]))
