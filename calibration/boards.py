@@ -61,7 +61,7 @@ class CharucoBoard(_Printed, frozen=True, tag="charuco"):
     """A chessboard with markers in its white squares; corner ids count the inner corners row by row."""
 
     columns: Annotated[int, Meta(ge=3, le=30)]
-    rows: Annotated[int, Meta(ge=3, le=30)]
+    rows: Annotated[int, Meta(ge=3, le=31)]
     square_m: Length
     marker_m: Length
 
@@ -180,10 +180,7 @@ def drawn_points_m(board: Board, ids: Ids) -> Float64:
 
 def measured(board: Board, ruler_mm: tuple[float, float]) -> Board:
     """The board with its rulers as measured; raises `ConfigError` for a length that cannot be."""
-    for axis, length in zip("xy", ruler_mm, strict=True):
-        if not abs(length - RULER_MM) <= RULER_OFF_MM:
-            expected = f"expected {RULER_MM:g} ± {RULER_OFF_MM:g}; measure from end mark to end mark"
-            raise ConfigError(f"--ruler-mm: the ruler along {axis} is {length:g} mm, {expected}")
+    _check_rulers(ruler_mm, "--ruler-mm")
     return msgspec.structs.replace(board, ruler_mm=ruler_mm)
 
 
@@ -195,7 +192,16 @@ def save(path: Path, board: Board) -> None:
 def load(path: Path) -> Board:
     """Read a board's JSON; raises `ConfigError`."""
     board: Board = json_file.load(path, CharucoBoard | MarkerBoard, "board", "write one: dofbot calibrate board")
+    if board.ruler_mm is not None:
+        _check_rulers(board.ruler_mm, f"board {path}")
     return board
+
+
+def _check_rulers(ruler_mm: tuple[float, float], where: str) -> None:
+    for axis, length in zip("xy", ruler_mm, strict=True):
+        if not abs(length - RULER_MM) <= RULER_OFF_MM:
+            expected = f"expected {RULER_MM:g} ± {RULER_OFF_MM:g}; measure from end mark to end mark"
+            raise ConfigError(f"{where}: the ruler along {axis} is {length:g} mm, {expected}")
 
 
 def _marker_rects(board: Board) -> list[Rect]:

@@ -45,6 +45,9 @@ def board(
     from calibration.pages import board_pdf
     from edge.files import write_atomically
 
+    description = out.with_suffix(".json")
+    if out == description:
+        raise ConfigError(f"--out {out} is where the board's description goes, expected a PDF; name it {out.with_suffix('.pdf')}")
     made: dict[Kind, Any] = {
         Kind.charuco: lambda: boards.charuco(columns, rows, square_mm * 1e-3, round(0.72 * square_mm * 1e-3, 6)),
         Kind.aruco: boards.aruco,
@@ -57,7 +60,6 @@ def board(
         write_atomically(out, page)
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be written ({error.strerror}); give a path that you may write to") from None
-    description = out.with_suffix(".json")
     boards.save(description, drawn)
     if as_json:
         return print_json({"pdf": str(out), "board": str(description), "what": board_pdf.description(drawn)[0]})

@@ -1,5 +1,6 @@
 """What comes out of the printer is what the detector expects, to a twentieth of a millimetre."""
 
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -117,3 +118,15 @@ def test_every_dictionary_has_its_markers() -> None:
         assert not bits[[0, -1]].any()
         assert not bits[:, [0, -1]].any()
         assert bits.any()
+
+
+@pytest.mark.parametrize("ruler_mm", [(0.0, 0.0), (10.04, 9.99), (-100.0, 100.0), (1e9, 1e9), (100.0, 190.4)])
+def test_rulers_that_no_print_can_have_are_refused_when_the_file_is_read(tmp_path, ruler_mm):
+    """Typed into the file in centimetres they made every length a tenth."""
+    path = tmp_path / "board.json"
+    boards.save(path, msgspec.structs.replace(boards.charuco(), ruler_mm=(100.0, 100.0)))
+    text = path.read_text()
+    assert boards.load(path).ruler_mm == (100.0, 100.0)
+    path.write_text(json.dumps(json.loads(text) | {"ruler_mm": ruler_mm}))
+    with pytest.raises(ConfigError, match="expected 100 ± 10"):
+        boards.load(path)

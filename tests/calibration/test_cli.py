@@ -53,6 +53,14 @@ def test_a_board_is_written_with_its_description(tmp_path: Path) -> None:
     assert "along y is 9.98 mm" in refusal(run("ruler", written["board"], 100.4, 9.98), ConfigError)
 
 
+def test_the_largest_board_can_be_read_again_and_no_page_is_lost_under_its_description(tmp_path: Path) -> None:
+    largest = run("board", "charuco", "--columns", 3, "--rows", 31, "--square-mm", 5, "--out", tmp_path / "large.pdf")
+    assert largest.exit_code == 0, largest.output
+    assert run("ruler", tmp_path / "large.json", 100, 100).exit_code == 0
+    assert "expected a PDF" in refusal(run("board", "charuco", "--out", tmp_path / "board.json"), ConfigError)
+    assert not (tmp_path / "board.json").exists()
+
+
 def test_only_new_images_are_looked_at_and_refusals_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [image for _, image in views()]
     folder = put(tmp_path / "images", {"a.png": images[1], "b.png": np.full((480, 640), 120, np.uint8)})
