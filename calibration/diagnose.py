@@ -104,6 +104,8 @@ def _blurred(image: Image, found: str) -> str:
 
 def _edge_px(image: Image) -> float:
     """How many pixels the steepest edges anywhere take from dark to light, in the worse direction: motion blurs only one."""
+    if min(image.shape) < 2:
+        return 0.0
     smooth = cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32)  # noise has edges, too
     dark, light = np.percentile(smooth, (2.0, 98.0))
     slope = min(float(np.percentile(np.abs(np.diff(smooth, axis=axis)), 99.9)) for axis in (0, 1))

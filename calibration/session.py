@@ -1,7 +1,7 @@
 """A folder of images and what was found in them: put more images in, run again, and only the new ones are looked at."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import cv2
@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from calibration import json_file
 from calibration.boards import Board, CharucoBoard, MarkerBoard
 from calibration.detect import Detection, detect
 from calibration.opencv import Image
 from edge.errors import CalibrationError, ConfigError
-from edge.files import write_atomically
 
 NAME = "session.json"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -64,11 +64,21 @@ class Session(Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_image(path: Path) -> Image:
     """(height, width) grey; raises `ConfigError` for a file that is no picture."""
+    return _decoded(_read(path), path)
+
+
+def _read(path: Path) -> bytes:
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}), expected an image; look at the folder") from None
-    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+
+
+def _decoded(data: bytes, path: Path) -> Image:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    except cv2.error:  # so large that OpenCV does not try
+        image = None
     if image is None:
         raise ConfigError(f"{path} is no image that can be read, expected {', '.join(SUFFIXES)}; take it out of the folder")
     return np.asarray(image, np.uint8)
@@ -88,31 +98,41 @@ def image_paths(folder: Path) -> list[Path]:
 
 
 def look(folder: Path, board: Board, show: Callable[[str, Seen], None] = lambda name, seen: None) -> Session:
-    """Look for the board in each image that is new, tell `show` of every one, and keep what was found in the folder."""
+    """Look for the board in each image that is new, tell `show` of every one, and keep what was found in the folder.
+
+    Raises `ConfigError` for a file that is no picture, and for a folder that may not be written to.
+    """
     before = _before(folder, board)
     images: dict[str, Seen] = {}
     try:
         for path in image_paths(folder):
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            data = _read(path)
+            digest = hashlib.sha256(data).hexdigest()
             known = before.get(path.name)
-            images[path.name] = known if known is not None and known.sha256 == digest else _seen(read_image(path), digest, board)
+            images[path.name] = known if known is not None and known.sha256 == digest else _seen(_decoded(data, path), digest, board)
             show(path.name, images[path.name])
     finally:  # an interrupted run goes on where it was
         session = Session(board, {**before, **images})
         if session.images:
-            write_atomically(folder / NAME, msgspec.json.format(msgspec.json.encode(session)) + b"\n")
+            json_file.save(folder / NAME, session, "what was found so far,")
     return Session(board, images)
 
 
 def _before(folder: Path, board: Board) -> dict[str, Seen]:
-    """What was found with the same board; the rulers play no part in finding it."""
+    """What was found with the same board, as far as it is whole; the rulers play no part in finding it."""
     path = folder / NAME
     try:
         session = msgspec.json.decode(path.read_bytes(), type=Session)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     same = msgspec.structs.replace(session.board, ruler_mm=None) == msgspec.structs.replace(board, ruler_mm=None)
-    return session.images if same else {}
+    known = board.nominal_points_m().keys()
+    return {name: seen for name, seen in session.images.items() if same and _is_whole(seen, known)}
+
+
+def _is_whole(seen: Seen, known: Collection[int]) -> bool:
+    ids = set(seen.ids)
+    return len(ids) == len(seen.ids) == len(seen.corners_px) and ids.issubset(known)
 
 
 def _seen(image: Image, digest: str, board: Board) -> Seen:

@@ -1,6 +1,8 @@
 """From the command line: a board, a lens from a folder of images, a block, and whether the camera has moved; refusals write nothing."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -75,6 +77,43 @@ def test_only_new_images_are_looked_at_and_refusals_are_kept(tmp_path: Path, mon
     assert len(looked) == 1
     session.look(folder, boards.charuco(columns=7, rows=9))
     assert len(looked) == 4  # another board: everything anew
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda seen: seen["ids"].__setitem__(3, 73),  # one flipped bit: no corner of this board
+        lambda seen: seen["ids"].__setitem__(3, seen["ids"][5]),
+        lambda seen: seen["ids"].pop(),
+    ],
+)
+def test_an_image_is_looked_at_again_where_what_was_kept_of_it_is_damaged(tmp_path: Path, damage) -> None:
+    folder = put(tmp_path / "images", {"a.png": views()[1][1]})
+    first = session.look(folder, BOARD)
+    kept = json.loads((folder / session.NAME).read_text())
+    damage(kept["images"]["a.png"])
+    (folder / session.NAME).write_text(json.dumps(kept))
+    assert session.look(folder, BOARD) == first
+
+
+def test_what_cannot_be_read_or_kept_in_the_folder_is_one_sentence(tmp_path: Path, printed: Path) -> None:
+    folder = put(tmp_path / "images", {"a.png": views()[1][1]})
+    common = ("intrinsics", "--images", folder, "--board", printed, "--serial", "7", "--calibration", tmp_path / "calibration.json")
+    (folder / session.NAME).mkdir()
+    assert "session.json cannot be written" in refusal(run(*common), ConfigError)
+    (folder / session.NAME).rmdir()
+    for make, remove in ((Path.mkdir, Path.rmdir), (lambda path: path.symlink_to("nowhere"), Path.unlink)):
+        make(folder / "b.png")
+        assert "b.png cannot be read" in refusal(run(*common), ConfigError)
+        remove(folder / "b.png")
+    size = zlib.crc32(header := b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))
+    (folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", size))
+    assert "b.png is no image that can be read" in refusal(run(*common), ConfigError)
+    (folder / "b.png").unlink()
+    put(folder, {"b.png": np.full((1, 3), 120, np.uint8)})
+    assert "1 views show the board" in refusal(run(*common), CalibrationError)  # such a one shows none
+    (folder / session.NAME).write_bytes(b'{"board":{"a":' + 100_000 * b"[")
+    assert "1 views show the board" in refusal(run(*common), CalibrationError)
 
 
 def test_images_of_mixed_size_and_files_that_are_none_are_refused(tmp_path: Path, printed: Path) -> None:
