@@ -396,6 +396,29 @@ def test_what_arrives_after_its_time_is_gone_on_from(undisturbed) -> None:
     assert not unsafe_set_points([at_rest, *rig.records])
 
 
+@pytest.mark.parametrize(
+    ("command", "leads_to"),
+    [
+        (lambda runtime: runtime.hold("wait"), ["APPROACH", *END]),
+        (Runtime.park, ["APPROACH", "PARK"]),
+        (None, ["APPROACH", "PARK"]),  # a stop
+    ],
+)
+def test_a_step_that_arrives_after_its_time_does_not_bring_back_what_a_command_has_ended(command, leads_to) -> None:
+    rig = Rig(late=fails(lambda rig: START_S + 2.97 < rig.now_s < START_S + 2.99))
+    commands = {} if command is None else {"at_3": command, "at_10": Runtime.resume}
+    serve(rig, 3.0 if command is None else 12.0, at_0=arm, at_0_1=grasping, **commands)
+    assert phases(rig) == ["IDLE", "HOMING", *leads_to]
+    assert [record.late for record in rig.records if record.late] == [command for at_s, command in rig.sent if 2.97 < at_s - START_S < 2.99]
+    assert is_parked(rig)
+
+
+def test_a_grasp_begins_although_the_set_point_before_it_arrived_after_its_time() -> None:
+    rig = Rig(late=fails(lambda rig: START_S + 0.97 < rig.now_s < START_S + 0.99))
+    serve(rig, 20.0, at_0=arm, at_1=grasping)
+    assert phases(rig) == ["IDLE", *GRASP, *END]
+
+
 @pytest.mark.parametrize("phase", [*GRASP, "PARK"])
 def test_a_lost_bus_holds_within_100_ms_is_opened_again_and_goes_on(phase, undisturbed, caplog) -> None:
     lost = Once(lambda rig: rig.phase == phase, 2.0, raising(BusError("no answer")), lambda rig: None)
