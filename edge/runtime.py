@@ -338,7 +338,8 @@ class Runtime:
         if self.standing.safe_cause is not None and before.safe_cause is None:
             if not REACTIONS[self.standing.safe_cause].parks:
                 return self._disarm()
-            self.park()
+            if Cause.PERSON not in self.standing.reasons:  # a hand may be where a person made it hold
+                self.park()
         return self._end_what_does_not_park()
 
     def _end_what_does_not_park(self) -> None:

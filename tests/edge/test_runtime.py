@@ -644,6 +644,18 @@ def test_who_armed_with_a_deadman_and_is_gone_makes_it_hold_then_park() -> None:
     assert is_parked(rig)
 
 
+def test_what_a_person_holds_does_not_move_when_something_else_ends_in_safe() -> None:
+    """Somebody's hand may be there: only a person lets it park."""
+    rig = Rig()
+    seen: list[str] = []
+    at = {"at_3": lambda runtime: runtime.hold("wait"), "at_4": lambda runtime: runtime.link_lost("silent")}
+    serve(rig, 40.0, at_0=arm, at_0_1=grasping, **at, at_29=lambda runtime: seen.append(runtime.state), at_30=Runtime.park)
+    assert seen == [State.SAFE]
+    assert len({command for at_s, command in rig.sent if 3.1 < at_s - START_S < 30.0}) == 1
+    assert phases(rig) == ["IDLE", "HOMING", "APPROACH", *END]
+    assert is_parked(rig)
+
+
 def test_a_policy_that_never_gets_what_it_asks_for_is_latched_and_parked() -> None:
     class Impatient(GraspTask):
         """Asks for what no arm can do."""
