@@ -718,6 +718,17 @@ def test_an_arm_that_cannot_park_is_released_where_it_is() -> None:
     assert summary.attempts == 1
 
 
+def test_an_arm_that_was_turned_to_where_its_tool_has_no_way_up_is_released_after_five_seconds() -> None:
+    """Near the table it would rise first, with the tool's yaw of this policy: 60° to the left joint 5 cannot turn so far."""
+    turned = replace(CONTRACT, episode=replace(EPISODE, yaw_rad=math.radians(45.0)))
+    by_hand = JointCommand(math.radians(-60.0), *TASK.start[1:])
+    rig = Rig(measured=lambda rig: rig.sent[-1][1] if rig.sent else by_hand)
+    summary = run(rig, task=GraspTask(turned, (0.12, 0.06)))
+    assert summary.stopped_by == "SAFE"
+    assert "it needs joint5" in summary.safe_reason
+    assert rig.now_s - START_S == pytest.approx(GIVE_UP_S, abs=0.1)
+
+
 @pytest.mark.parametrize("part", ["clock", "policy"])
 @pytest.mark.parametrize("pause_s", [0.018, 0.045, 0.31])
 def test_after_a_pause_the_arm_starts_from_rest(part: str, pause_s: float) -> None:
