@@ -11,10 +11,12 @@ import numpy as np
 
 from edge import robot
 from edge.config import MountConfig
-from edge.contract import SCHEMA_VERSION, Contract, decode
+from edge.contract import SCHEMA_VERSION, Contract, VirtualCamera, decode
 from edge.errors import PolicyError
 from edge.messages import Intrinsics
+from edge.observation import GRIP_PX, tool_in_camera_m
 from edge.safety import DOFBOT_LIMITS
+from edge.task import PHASE_LIMIT_S
 
 # What `edge.observation.proprio_input` gives, in order.
 PROPRIO_FIELDS = ("tool_x_m", "tool_y_m", "tool_z_m", "steps_left", "moved_x_m", "moved_y_m")
@@ -122,6 +124,8 @@ def _task_rules(contract: Contract) -> Iterator[_Rule]:
     yield _Rule("camera.intrinsics", lens, camera, "positive focal lengths and a principal point inside the image")
     pose = contract.camera.transform_camera_to_tool
     yield _Rule("camera.transform_camera_to_tool", _is_wrist_pose(pose), pose, f"a 4×4 rigid pose within {CAMERA_DISTANCE_MAX_M} m")
+    in_view = "a pose that has the tool centre, where a block is held, in the image"
+    yield _Rule("camera.transform_camera_to_tool", _sees_tool(contract.camera), pose, in_view)
     yield _Rule("proprio.fields", contract.proprio.fields == PROPRIO_FIELDS, contract.proprio.fields, f"{PROPRIO_FIELDS}")
     yield _Rule("action.fields", action.fields == ACTION_FIELDS, action.fields, f"{ACTION_FIELDS}")
     reach_m = TOOL_SPEED_MAX_M_S * contract.rates.ticks_per_step / contract.rates.tick_hz
@@ -129,6 +133,10 @@ def _task_rules(contract: Contract) -> Iterator[_Rule]:
     end_m = episode.start_in_table_m[2] - episode.steps * episode.descent_per_step_m
     descent = f"{episode.steps} steps × descent_per_step_m {episode.descent_per_step_m}"
     yield _Rule("episode.start_in_table_m", end_m >= 0.0, episode.start_in_table_m, f"a height of at least {descent} above the table")
+    ticks, most_ticks = contract.rates.ticks_per_step, PHASE_LIMIT_S * contract.rates.tick_hz / episode.steps
+    yield _Rule("rates.ticks_per_step", ticks <= most_ticks, ticks, f"at most {most_ticks:g}, a descent of {PHASE_LIMIT_S:g} s")
+    verify_s = episode.success_hold_s
+    yield _Rule("episode.success_hold_s", verify_s <= PHASE_LIMIT_S, verify_s, f"at most {PHASE_LIMIT_S:g}, as long as a phase may take")
     yield _Rule("episode.yaw_rad", abs(episode.yaw_rad) <= math.pi, episode.yaw_rad, "an angle within ±π")
     yield _Rule("episode.spawn_yaw_rad", episode.spawn_yaw_rad <= math.pi, episode.spawn_yaw_rad, "an angle up to π")
     low, high = episode.workspace_min_in_table_m, episode.workspace_max_in_table_m
@@ -220,6 +228,15 @@ def _enforce(rules: Iterator[_Rule]) -> None:
 def _inside(point: tuple[float, ...], low: tuple[float, float], high: tuple[float, float]) -> bool:
     """Whether the x and y of a point lie in a box."""
     return all(a <= p <= b for a, p, b in zip(low, point[:2], high, strict=True))
+
+
+def _sees_tool(camera: VirtualCamera) -> bool:
+    """Whether the image has what `edge.observation.holds_block` looks at."""
+    (x, y, z), lens = tool_in_camera_m(camera), camera.intrinsics
+    if z <= 0.0:
+        return False
+    column, row = lens.fx * x / z + lens.cx, lens.fy * y / z + lens.cy
+    return -GRIP_PX <= column <= lens.width - 1 + GRIP_PX and -GRIP_PX <= row <= lens.height - 1 + GRIP_PX
 
 
 def _is_wrist_pose(rows: tuple[tuple[float, ...], ...]) -> bool:

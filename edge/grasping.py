@@ -28,6 +28,7 @@ class Step(NamedTuple):
 
     state: TaskState
     wanted: JointCommand
+    before: TaskState  # what the task was when it was asked
     action: Float32 | None = None  # the decision it took
     began_s: float | None = None  # when the task was asked, by `time.perf_counter`; None: it was not
 
@@ -55,8 +56,8 @@ class Markers(NamedTuple):
 class Grasping:
     """The task and its policy, with eyes. `sent` is always the set points that the servos have.
 
-    A step counts only once it is `taken`; until then the same one is asked for again. `measured` tells where the joints were read to be,
-    `markers` what markers tell.
+    A step counts only once it is `taken`, and only if nothing else was begun since; until then the same one is asked for again.
+    `measured` tells where the joints were read to be, `markers` what markers tell.
     """
 
     def __init__(
@@ -106,18 +107,19 @@ class Grasping:
 
     def held(self, sent: JointCommand) -> Step:
         """A step that goes nowhere."""
-        return Step(self.state, sent)
+        return Step(self.state, sent, self.state)
 
     def step(self, sent: JointCommand) -> Step:
         """What to do next; raises `ObservationError`, `PolicyError` or `UnreachableError` where that cannot be said: ask again."""
         self._next_phase(sent)
         action = self._decide(sent) if self.phase is Phase.APPROACH else None
         began_s = time.perf_counter()
-        return Step(*self._task.tick(self.state, sent, action), action, began_s)
+        return Step(*self._task.tick(self.state, sent, action), self.state, action, began_s)
 
     def taken(self, step: Step, command: JointCommand, at_s: float) -> None:
         """The servos have acknowledged a step: they have had its set points, as the gate passed them, since `at_s`."""
-        self.state = step.state
+        if self.state is step.before:  # a command that came before a late acknowledgement has ended that phase
+            self.state = step.state
         if self._markers is not None:
             self._markers.wrist.sent(command, at_s)
 

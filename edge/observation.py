@@ -11,6 +11,7 @@ from edge.errors import ObservationError
 from edge.messages import Float32, Float64, Frame, Intrinsics, ToolPose
 
 WRONG_UNIT = 10.0  # so many times too far: no metres
+GRIP_PX = 2  # to each side of the tool centre: what is looked at for a held block
 
 
 def depth_input(frame: Frame, wanted: DepthInput, camera: Intrinsics) -> Float32:
@@ -87,6 +88,12 @@ def proprio_input(tool: ToolPose, before: ToolPose, steps_left: int) -> Float32:
     return np.array([tool.x_m, tool.y_m, tool.z_m, steps_left, tool.x_m - before.x_m, tool.y_m - before.y_m], dtype=np.float32)
 
 
+def tool_in_camera_m(camera: VirtualCamera) -> tuple[float, float, float]:
+    """The tool centre, metres, optical frame."""
+    x, y, z = np.linalg.inv(np.array(camera.transform_camera_to_tool))[:3, 3].tolist()
+    return x, y, z
+
+
 def holds_block(frame: Frame, camera: VirtualCamera, episode: Episode) -> bool:
     """Whether something fills the place between the finger tips: the camera's depth there, not the table's.
 
@@ -94,11 +101,10 @@ def holds_block(frame: Frame, camera: VirtualCamera, episode: Episode) -> bool:
     nearer than half a block behind it, the table under a lifted gripper is not. Raises `ObservationError` for values there that cannot be
     metres: a policy that is told the block's position looks at depth nowhere else.
     """
-    tool_to_camera = np.linalg.inv(np.array(camera.transform_camera_to_tool))
-    x, y, z = tool_to_camera[:3, 3]
+    x, y, z = tool_in_camera_m(camera)
     column = round(frame.intrinsics.fx * x / z + frame.intrinsics.cx)
     row = round(frame.intrinsics.fy * y / z + frame.intrinsics.cy)
-    patch = frame.depth_m[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+    patch = frame.depth_m[max(0, row - GRIP_PX) : row + GRIP_PX + 1, max(0, column - GRIP_PX) : column + GRIP_PX + 1]
     valid = (patch > 0.0) & (patch < np.inf)
     if not valid.any():
         return False

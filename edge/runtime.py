@@ -338,13 +338,15 @@ class Runtime:
         if self.standing.safe_cause is not None and before.safe_cause is None:
             if not REACTIONS[self.standing.safe_cause].parks:
                 return self._disarm()
-            self.park()
+            if Cause.PERSON not in self.standing.reasons:  # a hand may be where a person made it hold
+                self.park()
         return self._end_what_does_not_park()
 
     def _end_what_does_not_park(self) -> None:
         """A park that cannot end, or not in the time that a stop has, ends where it is."""
+        stuck = {Cause.TASK, *blocking(self.standing.reasons, parking=True)}  # TASK: that there is no way home will not change
         for cause, reason in self.standing.reasons.items() if self.is_parking else ():
-            is_lasting = cause in blocking(self.standing.reasons, parking=True) and self.standing.held_s[cause] > GIVE_UP_S
+            is_lasting = cause in stuck and self.standing.held_s[cause] > GIVE_UP_S
             if is_lasting or self._grasping.is_expired:
                 return self._give_up(cause, f"could not park: {reason}")
         if self._stopping_since_s is not None and self._devices.clock.now_s() - self._stopping_since_s > STOP_LIMIT_S:

@@ -56,7 +56,7 @@ REACTIONS: Mapping[Cause, Reaction] = {
     Cause.SERVO: Reaction(False, inf, False, "something, or somebody, is in the way: push no further, and do not move by yourself"),
     Cause.HOST: Reaction(True, GIVE_UP_S, True, "set points that come irregularly are jerks"),
     Cause.LINK: Reaction(True, GIVE_UP_S, True, "whoever wanted to watch does not watch any more"),
-    Cause.PERSON: Reaction(True, inf, True, "it holds for as long as it was asked to"),
+    Cause.PERSON: Reaction(True, inf, True, "it holds for as long as it was asked to, in SAFE as well"),
     Cause.TASK: Reaction(True, 0.0, True, "something keeps the arm from arriving, and more time will not change that"),
 }
 

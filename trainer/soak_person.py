@@ -8,6 +8,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from edge.remote.commands import Arm, Command, Grasp, Hold, Inject, LoopReply, Mode, Park, Refused, Reset, StatusReport, Target
@@ -82,6 +83,7 @@ class Person:
         self._random = random.Random(seed)
         self._now_s = now_s
         self._report: StatusReport | None = None
+        self._must_park = False  # a reset was refused: SAFE came while the arm held for us, or it still parks
         self._acts_at_s = now_s()
         self._fault_every_s = fault_every_s
         self._breaks_at_s = now_s() + self._until_next_s()
@@ -97,7 +99,7 @@ class Person:
             command = self._act(self._report)
             wanted += [command] if command is not None else []
         self.asked.update(type(command).__name__.lower() for command in wanted)
-        return [Asked(command, self._hear) for command in wanted]
+        return [Asked(command, partial(self._hear, command)) for command in wanted]
 
     def publish(self, report: StatusReport) -> None:
         """How the arm is."""
@@ -109,7 +111,7 @@ class Person:
 
     def _act(self, report: StatusReport) -> Command | None:
         if report.latched:
-            return Reset()
+            return Park() if self._must_park else Reset()
         if report.state == State.DISARMED:
             return Arm()
         if report.state == State.IDLE or report.reason == HELD_BY_PERSON:
@@ -126,5 +128,6 @@ class Person:
         value = self._random.uniform(drawn.low, drawn.high)
         return Inject(target=drawn.target, mode=drawn.mode, for_s=lasts_s, value=value)
 
-    def _hear(self, reply: LoopReply) -> None:
+    def _hear(self, command: Command, reply: LoopReply) -> None:
         self.refused += isinstance(reply, Refused)
+        self._must_park = isinstance(command, Reset) and isinstance(reply, Refused)

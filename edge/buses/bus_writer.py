@@ -127,7 +127,11 @@ class BusWriter:
             job.done.wait(RELEASE_WITHIN_S)
         if self._release is None or not self._release.is_alive():
             self._release = Thread(target=self._bus.release, name="bus release", daemon=True)
-            self._release.start()
+            try:
+                self._release.start()
+            except RuntimeError:  # the machine has no thread left: a release that may hang is better than none
+                self._release = None
+                return self._bus.release()
         self._release.join(RELEASE_WITHIN_S)
         if self._release.is_alive():
             _log.error(

@@ -96,13 +96,14 @@ class DofbotBoardBus:
         """Read one servo back, and send one set point to all: four transactions, `tick_on_the_wire`.
 
         The first one after `open` or `release` switches torque on. Raises `BusError` before the first byte when a servo
-        cannot go there; with the set point sent, when five read-backs in a row made no sense.
+        cannot go there, and with no set point sent when five read-backs in a row made no sense.
         """
         if not self._samples:
             raise BusError("servo bus: written to while closed, expected it open; call open() first")
         self._check_silence()
         goals = counts(command, self._config.servos)
         is_asked = self._read_back()  # first, or the question would wait until this set point is handed out, and have no time left
+        self._judge_read_back()
         try:
             self._move(goals)
             self._goals = goals
@@ -115,7 +116,6 @@ class DofbotBoardBus:
         self._silent_since_s = None
         if not is_asked:
             self._reject(self._next)
-        self._judge_read_back()
 
     def check(self) -> None:
         """Ask for the version without waiting for it: whether anybody acknowledges. Raises `BusError`."""

@@ -30,6 +30,7 @@ from edge.remote.commands import (
     ControlCounts,
     Done,
     Heartbeat,
+    Hold,
     LoopReply,
     Refused,
     Reply,
@@ -43,7 +44,7 @@ from edge.remote.control_connection import Connection
 from edge.remote.control_socket import listen, peer
 
 CONNECTIONS_MAX = 8
-OUTSTANDING_MAX = 4  # commands of one client that wait for the loop
+OUTSTANDING_MAX = 4  # commands of one client that wait for the loop; a hold may be one more
 ANSWER_MAX_S = 1.0  # fifty ticks
 DEADMAN_S = 0.5  # facts/deployment.md, N3; PX4 takes a lost manual link for lost after the same time
 MALFORMED_MAX = 3
@@ -263,7 +264,7 @@ class ControlServer:
                 connection.send(self._status(), command.id)
             case Timing():
                 connection.send(self._timing(), command.id)
-            case _ if sum(pending.connection is connection for pending in self._open) >= OUTSTANDING_MAX:
+            case _ if sum(pending.connection is connection for pending in self._open) >= OUTSTANDING_MAX + isinstance(command, Hold):
                 found = f"{OUTSTANDING_MAX} commands of this client are not answered yet"
                 connection.send(Refused(reason=f"{found}, expected fewer; wait for a reply"), command.id)
             case _:
@@ -334,12 +335,13 @@ class ControlServer:
             self._selector.modify(connection.sock, events, connection)
 
     def _drop(self, connection: Connection) -> None:
-        """Hang up, and withdraw what the loop has not taken of this client's commands."""
+        """Hang up, and withdraw what the loop has not taken of this client's commands; a hold is carried out all the same."""
         self._watch(connection, 0)
         connection.close()
         self._connections.remove(connection)
         for pending in [p for p in self._open if p.connection is connection]:
-            pending.claim()
+            if not isinstance(pending.command, Hold):
+                pending.claim()
             pending.closed = True
             self._open.remove(pending)
 

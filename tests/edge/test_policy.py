@@ -417,6 +417,26 @@ def test_a_camera_pose_that_is_not_rigid_is_refused(change: Callable[[Any], Any]
     assert "camera.transform_camera_to_tool" in refusal(altered)
 
 
+@pytest.mark.parametrize("at_m", [(0.06, 0.0), (0.06, 0.1), (0.2, -0.1), (-0.2, -0.001)])
+def test_a_camera_that_does_not_see_what_the_fingers_hold_is_refused(at_m: tuple[float, float], data: bytes) -> None:
+    """Beside the tool, before it, or looking past it: whether a block is held would be read off another place, or divided by zero."""
+
+    def change(document: Any) -> None:
+        for row, value in zip((1, 2), at_m, strict=True):
+            put(document, ("camera", "transform_camera_to_tool", row, 3), value)
+
+    assert "camera.transform_camera_to_tool" in refusal(rewritten(data, change))
+
+
+@pytest.mark.parametrize(
+    ("path", "good", "bad"), [(("rates", "ticks_per_step"), 5, 6), (("episode", "success_hold_s"), 10.0, 10.1)], ids=["descent", "verify"]
+)
+def test_a_phase_that_would_never_end_in_time_is_refused(path: Keys, good: float, bad: float, data: bytes) -> None:
+    """On the arm each of its grasps would end in SAFE."""
+    assert from_bytes(rewritten(data, lambda document: put(document, path, good)))
+    assert f"contract {dotted(path)} is {bad}, expected at most" in refusal(rewritten(data, lambda document: put(document, path, bad)))
+
+
 def test_a_policy_without_golden_vectors_is_refused(data: bytes) -> None:
     assert "golden" in refusal(rewritten(data, lambda document: document.pop("golden")))
 

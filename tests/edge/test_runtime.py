@@ -396,6 +396,29 @@ def test_what_arrives_after_its_time_is_gone_on_from(undisturbed) -> None:
     assert not unsafe_set_points([at_rest, *rig.records])
 
 
+@pytest.mark.parametrize(
+    ("command", "leads_to"),
+    [
+        (lambda runtime: runtime.hold("wait"), ["APPROACH", *END]),
+        (Runtime.park, ["APPROACH", "PARK"]),
+        (None, ["APPROACH", "PARK"]),  # a stop
+    ],
+)
+def test_a_step_that_arrives_after_its_time_does_not_bring_back_what_a_command_has_ended(command, leads_to) -> None:
+    rig = Rig(late=fails(lambda rig: START_S + 2.97 < rig.now_s < START_S + 2.99))
+    commands = {} if command is None else {"at_3": command, "at_10": Runtime.resume}
+    serve(rig, 3.0 if command is None else 12.0, at_0=arm, at_0_1=grasping, **commands)
+    assert phases(rig) == ["IDLE", "HOMING", *leads_to]
+    assert [record.late for record in rig.records if record.late] == [command for at_s, command in rig.sent if 2.97 < at_s - START_S < 2.99]
+    assert is_parked(rig)
+
+
+def test_a_grasp_begins_although_the_set_point_before_it_arrived_after_its_time() -> None:
+    rig = Rig(late=fails(lambda rig: START_S + 0.97 < rig.now_s < START_S + 0.99))
+    serve(rig, 20.0, at_0=arm, at_1=grasping)
+    assert phases(rig) == ["IDLE", *GRASP, *END]
+
+
 @pytest.mark.parametrize("phase", [*GRASP, "PARK"])
 def test_a_lost_bus_holds_within_100_ms_is_opened_again_and_goes_on(phase, undisturbed, caplog) -> None:
     lost = Once(lambda rig: rig.phase == phase, 2.0, raising(BusError("no answer")), lambda rig: None)
@@ -621,6 +644,18 @@ def test_who_armed_with_a_deadman_and_is_gone_makes_it_hold_then_park() -> None:
     assert is_parked(rig)
 
 
+def test_what_a_person_holds_does_not_move_when_something_else_ends_in_safe() -> None:
+    """Somebody's hand may be there: only a person lets it park."""
+    rig = Rig()
+    seen: list[str] = []
+    at = {"at_3": lambda runtime: runtime.hold("wait"), "at_4": lambda runtime: runtime.link_lost("silent")}
+    serve(rig, 40.0, at_0=arm, at_0_1=grasping, **at, at_29=lambda runtime: seen.append(runtime.state), at_30=Runtime.park)
+    assert seen == [State.SAFE]
+    assert len({command for at_s, command in rig.sent if 3.1 < at_s - START_S < 30.0}) == 1
+    assert phases(rig) == ["IDLE", "HOMING", "APPROACH", *END]
+    assert is_parked(rig)
+
+
 def test_a_policy_that_never_gets_what_it_asks_for_is_latched_and_parked() -> None:
     class Impatient(GraspTask):
         """Asks for what no arm can do."""
@@ -681,6 +716,17 @@ def test_an_arm_that_cannot_park_is_released_where_it_is() -> None:
     assert summary.stopped_by == "SAFE"
     assert summary.safe_reason.startswith("PARK took more than 10 s")
     assert summary.attempts == 1
+
+
+def test_an_arm_that_was_turned_to_where_its_tool_has_no_way_up_is_released_after_five_seconds() -> None:
+    """Near the table it would rise first, with the tool's yaw of this policy: 60° to the left joint 5 cannot turn so far."""
+    turned = replace(CONTRACT, episode=replace(EPISODE, yaw_rad=math.radians(45.0)))
+    by_hand = JointCommand(math.radians(-60.0), *TASK.start[1:])
+    rig = Rig(measured=lambda rig: rig.sent[-1][1] if rig.sent else by_hand)
+    summary = run(rig, task=GraspTask(turned, (0.12, 0.06)))
+    assert summary.stopped_by == "SAFE"
+    assert "it needs joint5" in summary.safe_reason
+    assert rig.now_s - START_S == pytest.approx(GIVE_UP_S, abs=0.1)
 
 
 @pytest.mark.parametrize("part", ["clock", "policy"])

@@ -40,7 +40,7 @@ def make_contract() -> Contract:
         depth=DepthInput(name="depth", near_m=0.04, far_m=0.36, invalid_value=0.25, max_invalid_fraction=0.6),
         camera=VirtualCamera(
             intrinsics=Intrinsics(SIZE, SIZE, 14.0, 14.0, 7.5, 7.5),
-            transform_camera_to_tool=tuple(tuple(row) for row in np.eye(4).tolist()),
+            transform_camera_to_tool=((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, -0.1), (0.0, 0.0, 0.0, 1.0)),
         ),
         proprio=ProprioInput(name="proprio", fields=PROPRIO_FIELDS),
         action=ActionOutput(name="action", fields=("delta_x", "delta_y"), scale_m=0.010),

@@ -318,6 +318,20 @@ def test_a_release_that_hangs_is_bounded_and_said(writer: BusWriter, bus: FakeBu
     writer.write(REST, within_s=1.0)
 
 
+def test_where_no_thread_is_to_be_had_the_servos_are_released_all_the_same(writer: BusWriter, bus: FakeBus, monkeypatch) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as machine:
+        machine.setattr(threading.Thread, "start", no_thread)
+        writer.release()
+    assert bus.sent == [("release", 0.0)]
+    assert not writer.is_busy
+    writer.write(command(1))
+    writer.release()
+    assert bus.sent[-1] == ("release", 0.0)
+
+
 def test_close_leaves_a_hanging_thread_to_end_by_itself(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
     writer = BusWriter(bus, clock_is_virtual=False)
     writer.open()

@@ -117,6 +117,17 @@ def test_a_memory_that_fails_is_said_once_and_the_arm_goes_on(tmp_path: Path, ca
     assert bus.measured() is None
 
 
+def test_no_link_is_followed(file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever may write into the service's folder must not choose what root, moving the arm, overwrites."""
+    other = tmp_path / "other"
+    other.write_bytes(b"another's")
+    other.chmod(0o600)
+    file.symlink_to(other)
+    run(file, AWAY)
+    assert (other.read_bytes(), other.stat().st_mode & 0o777) == (b"another's", 0o600)
+    assert "does not keep where the arm is sent" in caplog.text
+
+
 def test_all_else_is_the_bus_behind_it(file: Path) -> None:
     inner = FakeBus()
     bus = RememberingBus(inner, CONFIG.servos, file)

@@ -217,11 +217,31 @@ def test_an_accepted_command_may_take_its_time(server, monkeypatch) -> None:
 
 def test_a_client_has_few_commands_outstanding_and_another_gets_through(server) -> None:
     with Client(server) as greedy, Client(server) as other:
-        greedy.send(*(Hold(id=index) for index in range(1, 7)))
+        greedy.send(*(Park(id=index) for index in range(1, 7)))
         assert {greedy.reply().id, greedy.reply().id} == {5, 6}
-        other.send(Park())
+        other.send(Grasp())
         commands = [pending.command for pending in taken(server, 5)]
-        assert commands == [Hold(id=1), Hold(id=2), Hold(id=3), Hold(id=4), Park()]
+        assert commands == [Park(id=1), Park(id=2), Park(id=3), Park(id=4), Grasp()]
+
+
+def test_a_hold_gets_through_although_much_is_outstanding(server) -> None:
+    with Client(server) as client:
+        client.send(*(Park(id=i) for i in range(1, 5)), Hold(id=5), Hold(id=6))
+        assert client.reply() == Refused(reason="4 commands of this client are not answered yet, expected fewer; wait for a reply", id=6)
+        assert [pending.command for pending in taken(server, 5)] == [*(Park(id=i) for i in range(1, 5)), Hold(id=5)]
+
+
+def test_a_hold_is_carried_out_although_its_client_is_gone(server) -> None:
+    """Whoever stops the arm and drops everything means it; any other command is withdrawn."""
+    with Client(server) as client:
+        client.socket.shutdown(socket.SHUT_RD)  # nobody takes a reply any more
+        client.send(Status(), Park(), Hold())
+    within(3.0, lambda: len(server._arrived) == 2 and not server._connections)
+    (pending,) = server.take()
+    assert pending.command == Hold()
+    pending.answer(Done(text="holding"))
+    with Client(server) as client:
+        assert client.ask(Status(id=1)).id == 1
 
 
 def test_a_client_that_says_all_and_listens_gets_its_answer(server) -> None:
