@@ -21,7 +21,7 @@ from pathlib import Path
 from edge.errors import InstallError, RolledBackError
 from firmware_tools import manifest, provision, remote
 from firmware_tools.manifest import Manifest
-from firmware_tools.systemd import HEALTH_WAIT_S, restart, wait_for_health
+from firmware_tools.systemd import HEALTH_WAIT_S, reread_units, restart, wait_for_health
 from firmware_tools.versions import Versions
 
 Say = Callable[[str], None]
@@ -91,7 +91,7 @@ def switch(versions: Versions, to: str, say: Say, wait_s: float = HEALTH_WAIT_S)
 def recover(versions: Versions, say: Say, at_boot: bool = False) -> bool:
     """Undo a switch that nobody has vouched for; returns whether there was one. Hold the lock.
 
-    At boot the service is not started yet, and will find the link as it should be.
+    At boot the service is not started yet, and will find the link and its unit as they should be.
     """
     pending = versions.pending()
     if pending is None:
@@ -101,7 +101,9 @@ def recover(versions: Versions, say: Say, at_boot: bool = False) -> bool:
         say(f"the switch to {pending.to} was not seen through: back to {pending.current}")
         versions.point("current", pending.current)
         versions.point("previous", pending.previous)
-        if not at_boot:
+        if at_boot:
+            reread_units()
+        else:
             began = restart(versions, HEALTH_WAIT_S)
             health = wait_for_health(versions, pending.current, HEALTH_WAIT_S, began)
             say(f"{pending.current} {'is healthy' if health['healthy'] else 'is not healthy either: ' + str(health['reason'])}")

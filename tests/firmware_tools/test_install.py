@@ -151,6 +151,7 @@ def test_at_boot_an_unproven_switch_is_undone_without_a_start(robot: Robot, old:
     assert robot.current == name_of(new)
     code, _, errors = robot.run(folder / "install.py", "recover", "--boot")
     assert (code, robot.current, robot.running) == (0, old, name_of(new)), errors
+    assert robot.units == old  # it would start the old program with the new one's options
 
 
 @pytest.mark.parametrize(
