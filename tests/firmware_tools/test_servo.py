@@ -183,6 +183,29 @@ def test_ctrl_c_a_kill_and_a_lost_connection_let_go(rig, number, request, monkey
     assert rig.arm.powered() == (False,) * 6
 
 
+@pytest.mark.parametrize("rig", ["board", "pca9685"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_ctrl_c_does_not_stop_the_release(rig, number, request, monkeypatch) -> None:
+    rig = request.getfixturevalue(rig)
+    i2c, write = rig.arm.i2c, rig.arm.i2c.writeto
+
+    def impatient(*arguments: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)  # the signal comes in it
+        write(*arguments)
+
+    def stopped() -> None:
+        with opened(rig.config) as line:
+            slow.turn(line, 0, 0.0, 1.0)
+            assert rig.arm.powered()[0]
+            monkeypatch.setattr(i2c, "writeto", impatient)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert rig.arm.powered() == (False,) * 6
+
+
 def test_sweep_goes_to_both_sides_and_back(board) -> None:
     result = board.run("servo", "sweep", "joint5", "--degrees", "8", "--yes", "--json")
     assert [one["sent_deg"] for one in json.loads(result.stdout)] == [0.0, 8.0, -8.0, 0.0]
