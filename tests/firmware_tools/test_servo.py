@@ -206,6 +206,27 @@ def test_a_second_ctrl_c_does_not_stop_the_release(rig, number, request, monkeyp
     assert rig.arm.powered() == (False,) * 6
 
 
+@pytest.mark.parametrize("rig", ["board", "pca9685"])
+def test_a_tool_that_was_stopped_for_a_while_does_not_hurry_afterwards(rig, request) -> None:
+    """Ctrl-Z and fg, or a machine that swaps: what is left of the way must not be one leap."""
+    rig = request.getfixturevalue(rig)
+    sent: list[tuple[float, float]] = []
+    with opened(rig.config) as line:
+        go = line.go
+
+        def stalling(joint: int, position: float) -> None:
+            go(joint, position)
+            if len(sent) == 5:
+                line.clock.sleep_until(line.clock.now_s() + 3.0)
+            sent.append((line.clock.now_s(), line.deg(joint, position)))
+
+        line.go = stalling  # type: ignore[method-assign]
+        slow.turn(line, 0, 0.0, 40.0)
+        slow.creep(line, 0, line.position(0, 40.0), line.position(0, 0.0))
+    for (before_s, before_deg), (after_s, after_deg) in zip(sent, sent[1:], strict=False):
+        assert abs(after_deg - before_deg) <= slow.SPEED_DEG_S * (after_s - before_s) + 0.01
+
+
 def test_sweep_goes_to_both_sides_and_back(board) -> None:
     result = board.run("servo", "sweep", "joint5", "--degrees", "8", "--yes", "--json")
     assert [one["sent_deg"] for one in json.loads(result.stdout)] == [0.0, 8.0, -8.0, 0.0]
