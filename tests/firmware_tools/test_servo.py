@@ -227,6 +227,23 @@ def test_a_tool_that_was_stopped_for_a_while_does_not_hurry_afterwards(rig, requ
         assert abs(after_deg - before_deg) <= slow.SPEED_DEG_S * (after_s - before_s) + 0.01
 
 
+@pytest.mark.parametrize("joint", [0, 3])
+def test_an_arm_that_is_moved_while_the_question_stands_does_not_leap_back(board, monkeypatch, joint) -> None:
+    asked: list[str] = []
+
+    def meanwhile(question: str, yes: bool) -> None:
+        asked.append(question)
+        board.arm.turn_by_hand(joint, 40.0)
+
+    monkeypatch.setattr("firmware_tools.servo.confirm", meanwhile)
+    result = board.run("servo", "jog", "joint1", "--to", "5")
+    assert "Hands away?" in asked[0]
+    assert isinstance(result.exception, BusError)
+    assert "° when it was asked about, and is at " in str(result.exception)
+    assert board.arm.joints_deg()[joint] == pytest.approx(40.0, abs=0.5)
+    assert board.arm.powered() == (False,) * 6
+
+
 def test_sweep_goes_to_both_sides_and_back(board) -> None:
     result = board.run("servo", "sweep", "joint5", "--degrees", "8", "--yes", "--json")
     assert [one["sent_deg"] for one in json.loads(result.stdout)] == [0.0, 8.0, -8.0, 0.0]
