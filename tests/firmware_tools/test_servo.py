@@ -288,6 +288,14 @@ def test_an_id_is_given_to_the_one_servo_that_is_plugged_in(board) -> None:
     assert board.run("servo", "id", "5", "--yes").stdout.strip() == "servo 5 has this id already"
 
 
+def test_a_servo_that_reports_a_fault_has_its_new_id_nevertheless(board) -> None:
+    for joint in (0, 1, 3, 4, 5):
+        board.arm.plug(joint, False)
+    board.arm.board.servos[2].status = 0x04
+    result = board.run("servo", "id", "5", "--yes")
+    assert (result.exit_code, result.stdout.strip(), board.arm.board.servos[2].number) == (0, "servo 3 is now 5", 5)
+
+
 def test_no_id_is_given_while_several_servos_or_none_hear_it(board) -> None:
     before = [one.number for one in board.arm.board.servos]
     assert "servos 1, 2, 3, 4, 5, 6 answer, expected exactly one" in board.refused("servo", "id", "2", "--yes")
