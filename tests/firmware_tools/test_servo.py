@@ -100,6 +100,12 @@ def test_a_dry_run_says_what_it_would_do_and_opens_nothing(rig, verb, request, m
     assert (result.exit_code, "would" in result.stdout, "joint2" in result.stdout) == (0, True, True)
 
 
+@pytest.mark.parametrize("verb", [("servo", "jog", "1", "--to", "5"), ("servo", "limits", "1"), ("pca9685", "trim")])
+def test_a_dry_run_for_a_program_is_json(pca9685, verb) -> None:
+    plain, for_program = pca9685.run(*verb, "--dry-run"), pca9685.run(*verb, "--dry-run", "--json")
+    assert plain.stdout.strip() == f"would {json.loads(for_program.stdout)['would']}"
+
+
 @pytest.mark.parametrize(("rig", "joint"), [("board", 0), ("board", 4), ("pca9685", 0), ("pca9685", 5)])
 def test_no_servo_turns_faster_than_30_degrees_a_second(rig, joint, request, monkeypatch) -> None:
     rig = request.getfixturevalue(rig)
