@@ -378,6 +378,16 @@ def test_a_pwm_servo_walks_to_its_stops_as_it_is_told(pca9685) -> None:
     assert pca9685.arm.powered() == (False,) * 6
 
 
+def test_what_is_no_number_moves_no_servo_and_is_asked_for_again(pca9685) -> None:
+    typed = "y\n" + "nan\n" + "100\n" * 8 + "s\n" + "100\n" * 8 + "s\n" + "nan\ninf\n216\n"
+    result = pca9685.run("servo", "limits", "joint1", typed=typed)
+    assert result.exit_code == 0, (result.exception, result.output)
+    one = calibration.load(pca9685.calibration).pca9685.servos[0]
+    assert (one.min_us, one.max_us, one.travel_deg) == (800.0, 2200.0, 216.0)
+    assert "'nan' is no number" in result.stderr
+    assert "'inf' is no number" in result.stderr
+
+
 def test_limits_without_a_file_to_write_are_refused_before_anything_moves(board) -> None:
     board.path.write_text('[bus]\ndriver = "dofbot_board"\ni2c = "emulated"\n')
     assert "calibration.file is empty" in board.refused("servo", "limits", "joint3", "--yes")
