@@ -48,7 +48,7 @@ def deploy(
 ) -> None:
     """Install a bundle on a robot beside its old version, switch over, and go back by itself if it does not prove healthy.
 
-    An arm in motion is parked first. Exit codes: 0 the new version runs; 1 nothing was switched; 8 it did not come up, the old one runs.
+    An arm in motion is parked first. Exit codes: 0 the new version runs; 1 nothing was switched; 8 it did not come up, the old one is back.
     """
     from firmware_tools import deploy as deploying
 

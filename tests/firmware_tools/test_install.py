@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -81,6 +82,31 @@ def test_a_version_that_does_not_come_up_is_rolled_back_within_30_s(robot: Robot
     assert f"{old} runs again" in last
     assert (robot.current, robot.running) == (old, old)
     robot.assert_whole({old})
+
+
+def test_where_the_old_version_does_not_come_up_either_nobody_is_told_that_it_runs(robot: Robot, old: str) -> None:
+    """As where a camera was unplugged meanwhile."""
+    robot.versions.path(old).joinpath("policy.onnx").write_text("broken")
+    code, _, errors = robot.install(robot.bundle("0.2.0", "broken"))
+    assert code == 8, errors
+    last = errors.strip().splitlines()[-1]
+    assert "runs again" not in last
+    assert f"{old} is back, and not healthy either: camera: no frame yet" in last
+    assert (robot.current, robot.running) == (old, old)
+
+
+def test_where_the_old_version_is_gone_the_link_stays_on_the_new_one(robot: Robot, old: str) -> None:
+    """Somebody has made room on the disk: a link to nothing would be a dead robot."""
+    new = robot.bundle("0.2.0")
+    folder = robot.unpack(new)
+    (robot.fake / "kill_at").write_text("health")
+    robot.run(folder / "install.py", "install")
+    shutil.rmtree(robot.versions.path(old))
+    code, _, errors = robot.recover()
+    assert code == 0, errors
+    assert f"{old} is gone" in errors
+    assert robot.current == robot.running == name_of(new)
+    assert robot.versions.pending() is None
 
 
 def test_one_that_runs_and_never_proves_healthy_is_given_up_in_time(robot: Robot, old: str, monkeypatch: pytest.MonkeyPatch) -> None:
