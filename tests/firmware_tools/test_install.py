@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -147,6 +148,18 @@ def test_killed_at_each_moment_that_matters_the_next_run_finds_old_or_new(robot:
     assert (robot.current, robot.running) == (old, old)
     assert robot.versions.pending() is None
     assert {path.name for path in robot.versions.releases.iterdir()} == set(robot.versions.names())
+
+
+def test_ctrl_c_ends_it_without_a_traceback(robot: Robot, old: str) -> None:
+    folder = robot.unpack(robot.bundle("0.2.0"))
+    (robot.fake / "meanwhile").write_text(f"touch {robot.fake}/is_there; sleep 5")
+    process = robot.start(folder / "install.py", "install")
+    while not (robot.fake / "is_there").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, "Traceback" in errors) == (130, False), errors
+    assert robot.current == robot.running == old
 
 
 def test_killed_at_20_random_moments_it_is_always_the_old_or_the_new_one(robot: Robot, old: str) -> None:
