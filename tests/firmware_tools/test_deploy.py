@@ -81,6 +81,14 @@ def test_ssh_that_breaks_while_the_robot_installs_stops_nothing_there(robot: Rob
         deploy.rollback(HOST, lambda _: None)
 
 
+@pytest.mark.parametrize("stream", ["", " >&2"])
+def test_a_robot_that_greets_in_another_code_page_is_understood(robot: Robot, old: str, stream: str) -> None:
+    ssh = robot.fake / "bin" / "ssh"
+    ssh.write_text(ssh.read_text().replace("\n", f"\nprintf 'Gr\\374\\337e\\n'{stream}\n", 1))
+    assert [one["name"] for one in deploy.releases(HOST)] == [old]
+    assert send(robot.bundle("0.1.0"))["version"] == old
+
+
 @pytest.mark.parametrize(
     ("break_it", "expected"),
     [
