@@ -1,6 +1,7 @@
 """From the workstation: what cannot work is said before anything changes, and what fails midway leaves the old version running."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from edge.errors import InstallError, RolledBackError
 from firmware_tools import deploy, deploy_cli
-from tests.firmware_tools.robot import Robot, name_of
+from tests.firmware_tools.robot import ROOT, Robot, name_of
 
 HOST = "pi@dofbot"
 
@@ -130,6 +131,25 @@ def test_a_host_that_ssh_would_take_for_something_else_is_refused(host: str, mon
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
     with pytest.raises(InstallError, match="is no host"):
         deploy.deploy(host, Path("bundle"), False, lambda _: None)
+
+
+@pytest.mark.parametrize("host", ["pi@robot; touch was-run", "pi@robot'; touch was-run; '", "pi@$(touch was-run)", "my robot"])
+def test_make_gives_the_host_to_dofbot_as_it_is(host: str, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    dofbot = venv / "bin" / "dofbot"
+    dofbot.write_text(f"#!/bin/sh\n[ $1 != --version ] || echo dofbot 0.1.0\n[ $1 != deploy ] || printf '%s' \"$2\" > {tmp_path}/host\n")
+    dofbot.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "requirements/constraints.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in (".made", ".dev"):
+        (venv / name).touch()
+    command = ["make", "deploy", f"VENV={venv}", f"HOST={host.replace('$', '$$')}"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert not (tmp_path / "was-run").exists()
+    assert ((tmp_path / "host").read_text(), result.returncode) == (host, 0), result.stderr
 
 
 def test_json_is_all_that_stdout_has(robot: Robot) -> None:
