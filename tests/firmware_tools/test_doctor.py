@@ -122,6 +122,8 @@ def test_without_the_firmware_the_kernel_tells(pi, alarm, verdict) -> None:
     ("answer", "verdict"),
     [
         ("LoadState=loaded\nActiveState=inactive\nSubState=dead\nResult=success", "ok"),
+        ("LoadState=loaded\nActiveState=activating\nSubState=start\nResult=success", "warning"),  # no camera, 45 s long
+        ("LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code", "warning"),
         ("LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=watchdog", "failed"),
         ("LoadState=not-found\nActiveState=inactive", "not applicable"),
         ("", "not applicable"),
