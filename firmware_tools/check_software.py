@@ -81,7 +81,7 @@ def policy_finding(config: Config, packages: tuple[Tried, ...]) -> Finding:
     slots = PolicySlots(config)
     path = slots.path(slots.active)
     try:
-        policy = load(path, Expectation(config.mount, urdf.dofbot_sha256()))
+        policy = load(path, Expectation(config.mount, urdf.dofbot_sha256()), slots.vouched(path))
     except LatePolicyError as error:
         return warning("policy", *_split(error))
     except DofbotError as error:

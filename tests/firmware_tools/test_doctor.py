@@ -12,9 +12,11 @@ import urdf
 from edge import calibration
 from edge.calibration import HandEye
 from edge.cli import app
-from edge.config import BusConfig, Config, MountConfig
+from edge.config import BusConfig, Config, MountConfig, PolicyConfig
 from edge.errors import LatePolicyError, PolicyError
-from firmware_tools import check_software, cli
+from edge.policies import signature
+from edge.policies.policy_slots import PolicySlots
+from firmware_tools import bundle, check_software, cli
 from firmware_tools.check_machine import machine_findings
 from firmware_tools.check_software import calibration_finding, disk_finding, glibc_finding, package_findings, policy_finding
 from firmware_tools.doctor import examine
@@ -188,6 +190,15 @@ def test_a_policy_is_checked_as_the_runtime_does_it(tmp_path) -> None:
     assert str(path) in finding.found
     other = msgspec.structs.replace(Config(), mount=MountConfig(base_height_m=0.5))
     assert "base_height_m" in policy_finding(other, ALL_LOAD).found
+
+
+def test_an_active_policy_that_nobody_vouches_for_fails(tmp_path) -> None:
+    data = bundle.POLICY.read_bytes()
+    config = Config(policy=PolicyConfig(folder=str(tmp_path), trusted_keys=(signature.make_key(tmp_path / "key").public,)))
+    slots = PolicySlots(config)
+    slots.point("active", slots.keep(data, None))
+    finding = policy_finding(config, ALL_LOAD)
+    assert (finding.verdict, "has no signature" in finding.found) == ("failed", True)
 
 
 def test_the_policy_that_is_shipped_fits_the_default_robot() -> None:
