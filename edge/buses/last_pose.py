@@ -52,7 +52,7 @@ class RememberingBus:
         self._file: int | None = None
         self._last: JointCommand | None = None
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             with contextlib.suppress(PermissionError):  # another's, who has done it
                 os.fchmod(self._file, 0o660)  # whatever the umask is: the next one may be the service, or a member of its group
             self._last = _decode(os.pread(self._file, struct.calcsize(_FORMAT), 0), servos)
