@@ -233,6 +233,13 @@ def test_a_tool_that_was_stopped_for_a_while_does_not_hurry_afterwards(rig, requ
         assert abs(after_deg - before_deg) <= slow.SPEED_DEG_S * (after_s - before_s) + 0.01
 
 
+def test_a_servo_that_cannot_be_told_to_stay_bars_torque(board) -> None:
+    """Two with one id, turned by hand since they had a goal: they would leap back to it when another joint is jogged."""
+    board.arm.board.servos[3].number = 2
+    board.arm.turn_by_hand(1, 10.0)
+    assert "servo 2 (joint2) answers, but tells no position twice alike" in board.refused("servo", "jog", "joint1", "--to", "5", "--yes")
+
+
 @pytest.mark.parametrize("joint", [0, 3])
 def test_an_arm_that_is_moved_while_the_question_stands_does_not_leap_back(board, monkeypatch, joint) -> None:
     asked: list[str] = []
