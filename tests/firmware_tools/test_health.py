@@ -90,7 +90,7 @@ def test_one_thing_that_is_wrong_is_the_reason(place: Path, fields: dict[str, ob
     assert found.reason == expected
 
 
-def test_which_policy_is_in_memory_is_told_where_this_process_is_too_slow_to_replay_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_policy_is_in_memory_is_told_where_this_process_is_slow(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def late(*_: object) -> None:
         raise LatePolicyError("slow just now")
 
