@@ -101,8 +101,8 @@ class CountLine:
                 self._goal(servo.id, raw)
             elif self.answers(servo.id):
                 raise BusError(
-                    f"servo {servo.id} ({JOINT_NAMES[joint]}) answers, but tells no position twice alike, expected one to hold it at, so torque "
-                    "stays off; two servos may share its id, plug them in one at a time: dofbot servo id"
+                    f"servo {servo.id} ({JOINT_NAMES[joint]}) answers, but tells no position twice alike, expected one to hold it at, "
+                    "so torque stays off; two servos may share its id, plug them in one at a time: dofbot servo id"
                 )
 
     def _goal(self, number: int, raw: float) -> None:

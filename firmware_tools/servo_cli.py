@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Joint = Annotated[str, typer.Argument(help=f"Which: {', '.join(JOINT_NAMES)}, or 1…6 from the base up.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file that says which bus; the calibration goes where it says.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before it moves.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before it moves, nor hold it until Enter afterwards.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -157,7 +157,8 @@ def _move(joint: str, targets_deg: list[float], path: Path | None, yes: bool, dr
     index, settings = _index(joint), _settings(path)
     servo.check_targets(index, targets_deg)
     if dry_run:
-        return _would(f"turn {servo.described(index, targets_deg)}, hold it until Enter, and let go", as_json)
+        holds = "" if yes else " hold it until Enter,"
+        return _would(f"turn {servo.described(index, targets_deg)},{holds} and let go", as_json)
 
     def show(moved: "Moved") -> None:
         if not as_json:

@@ -106,6 +106,12 @@ def test_a_dry_run_for_a_program_is_json(pca9685, verb) -> None:
     assert plain.stdout.strip() == f"would {json.loads(for_program.stdout)['would']}"
 
 
+def test_with_yes_nobody_is_waited_for_and_a_dry_run_says_so(board) -> None:
+    assert "hold it until Enter" in board.run("servo", "centre", "1", "--dry-run").stdout
+    assert "hold" not in board.run("servo", "centre", "1", "--dry-run", "--yes").stdout
+    assert "nor hold it" in " ".join(board.run("servo", "centre", "--help").stdout.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(("rig", "joint"), [("board", 0), ("board", 4), ("pca9685", 0), ("pca9685", 5)])
 def test_no_servo_turns_faster_than_30_degrees_a_second(rig, joint, request, monkeypatch) -> None:
     rig = request.getfixturevalue(rig)
