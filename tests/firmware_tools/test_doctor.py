@@ -1,6 +1,7 @@
 """Every check tells a healthy machine from a broken one, says what mends it, and keeps quiet where it does not apply."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -199,6 +200,15 @@ def test_an_active_policy_that_nobody_vouches_for_fails(tmp_path) -> None:
     slots.point("active", slots.keep(data, None))
     finding = policy_finding(config, ALL_LOAD)
     assert (finding.verdict, "has no signature" in finding.found) == ("failed", True)
+
+
+def test_where_the_active_policy_may_not_be_looked_at_another_one_is_not_all_well(tmp_path, monkeypatch) -> None:
+    config = Config(policy=PolicyConfig(folder=str(tmp_path / "service" / "policies")))
+    assert policy_finding(config, ALL_LOAD).verdict in ("ok", "warning")  # no service has made it
+    (tmp_path / "service").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(tmp_path)))  # root may always
+    finding = policy_finding(config, ALL_LOAD)
+    assert (finding.verdict, "is closed to this user" in finding.found, finding.remedy) == ("warning", True, "sudo dofbot doctor")
 
 
 def test_the_policy_that_is_shipped_fits_the_default_robot() -> None:
