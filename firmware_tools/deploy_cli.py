@@ -110,7 +110,8 @@ def rollback(host: Host = "", as_json: AsJson = False) -> None:
         try:
             done = install.rollback(Versions(Path("/")), _say)
         except OSError as error:
-            raise InstallError(f"{error.filename}: {error.strerror}; as root: sudo dofbot rollback") from None
+            hint = "as root: sudo dofbot rollback" if isinstance(error, PermissionError) else "what ran before goes on"
+            raise InstallError(f"{error.filename or 'a file'}: {error.strerror or error}; {hint}") from None
     _finish(done, f"{done['version']} runs{f' on {host}' if host else ''}", as_json)
 
 

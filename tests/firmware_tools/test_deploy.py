@@ -1,6 +1,8 @@
 """From the workstation: what cannot work is said before anything changes, and what fails midway leaves the old version running."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from edge.errors import InstallError, RolledBackError
-from firmware_tools import deploy, deploy_cli
+from firmware_tools import deploy, deploy_cli, policy_cli
 from tests.firmware_tools.robot import ROOT, Robot, name_of
 
 HOST = "pi@dofbot"
@@ -150,6 +152,22 @@ def test_make_gives_the_host_to_dofbot_as_it_is(host: str, tmp_path: Path) -> No
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert not (tmp_path / "was-run").exists()
     assert ((tmp_path / "host").read_text(), result.returncode) == (host, 0), result.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
+def test_only_who_is_not_root_is_told_to_be_root(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "/opt/dofbot-grasp/switch.json")
+
+    monkeypatch.setattr("firmware_tools.install.rollback", fails)
+    monkeypatch.setattr("firmware_tools.policy_install.perform", fails)
+    app = typer.Typer()
+    deploy_cli.register(app)
+    policy_cli.register(app)
+    for verb in (["rollback"], ["policy", "rollback"]):
+        said = str(CliRunner().invoke(app, verb).exception)
+        assert os.strerror(number) in said
+        assert ("sudo dofbot" in said) == (number == errno.EACCES)
 
 
 def test_json_is_all_that_stdout_has(robot: Robot) -> None:
