@@ -3,7 +3,7 @@
 PYTHON ?= python3
 ARGS ?=
 ARCH ?= aarch64
-HOST ?=
+export HOST ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install -c requirements/constraints.txt
@@ -69,9 +69,9 @@ bundle: $(VENV)/.dev ## Pack everything a robot needs into one file in dist/; AR
 	$(BIN)/dofbot bundle --arch $(ARCH) $(ARGS)
 
 deploy: $(VENV)/.dev ## Install that on a robot over ssh, and go back by itself if it does not come up: HOST=pi@dofbot.local
-	@test -n '$(HOST)' || { echo 'make: which robot? make deploy HOST=pi@dofbot.local'; exit 1; }
+	@test -n "$$HOST" || { echo 'make: which robot? make deploy HOST=pi@dofbot.local'; exit 1; }
 	@$(MAKE) --no-print-directory bundle ARGS=
-	$(BIN)/dofbot deploy $(HOST) dist/dofbot-grasp-$$($(BIN)/dofbot --version | cut -d ' ' -f 2)-$(ARCH).tar.zst $(ARGS)
+	$(BIN)/dofbot deploy "$$HOST" dist/dofbot-grasp-$$($(BIN)/dofbot --version | cut -d ' ' -f 2)-$(ARCH).tar.zst $(ARGS)
 
 clean: ## Remove .venv, caches and build output
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -1,5 +1,8 @@
 """Questions before anything moves: `--yes` answers them, and where nobody can answer nothing moves."""
 
+import math
+from contextlib import suppress
+
 import typer
 
 from edge.errors import RefusedError
@@ -31,10 +34,10 @@ def number(question: str) -> float:
     """A number that somebody types; asks again until it is one."""
     while True:
         text = answer(question, "")
-        try:
-            return float(text)
-        except ValueError:
-            typer.echo(f"'{text}' is no number", err=True)
+        with suppress(ValueError):
+            if math.isfinite(found := float(text)):
+                return found
+        typer.echo(f"'{text}' is no number", err=True)
 
 
 def _check_interrupt(abort: typer.Abort) -> None:

@@ -41,6 +41,19 @@ def build(folder: Path, arch: str, policy: Path, say: Callable[[str], None], pyt
 
     For another Python than 3.12, such as a distribution's own, the camera's library stays out.
     """
+    if not policy.is_file():  # before minutes are spent
+        raise InstallError(f"{policy} is not there, expected what dofbot export wrote; give another --policy")
+    try:
+        path = _build(folder, arch, policy, say, python)
+    except OSError as error:
+        raise InstallError(f"{error.filename or folder}: {error.strerror or error}; mend that and run it again") from None
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise InstallError(f"{path} has {size / 1e6:.0f} MB, expected at most {MAX_BYTES / 1e6:.0f} MB; look at what {LOCK.name} brings")
+    return path
+
+
+def _build(folder: Path, arch: str, policy: Path, say: Callable[[str], None], python: str) -> Path:
     date_s = _date_s()
     with tempfile.TemporaryDirectory() as temporary:
         content = Path(temporary) / "content"
@@ -57,9 +70,6 @@ def build(folder: Path, arch: str, policy: Path, say: Callable[[str], None], pyt
         path = folder / f"dofbot-grasp-{version}-{arch}{SUFFIX}"
         say(f"packing {path}")
         pack(content, path, date_s)
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise InstallError(f"{path} has {size / 1e6:.0f} MB, expected at most {MAX_BYTES / 1e6:.0f} MB; look at what {LOCK.name} brings")
     return path
 
 
@@ -118,7 +128,7 @@ def unpacked(path: Path) -> Iterator[Path]:
             manifest.check(folders[0])
         except FileNotFoundError:
             raise InstallError(f"{path} is not there, expected a bundle; make bundle") from None
-        except (OSError, EOFError, tarfile.TarError, zstandard.ZstdError) as error:
+        except (OSError, EOFError, ValueError, tarfile.TarError, zstandard.ZstdError) as error:
             raise InstallError(f"{path} cannot be unpacked ({error}), expected what make bundle wrote; make it again") from None
         except manifest.DamagedError as error:
             raise InstallError(f"{path}: {error}") from None

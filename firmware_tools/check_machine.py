@@ -176,4 +176,6 @@ def _service(machine: Machine) -> Finding:
         return failed(
             name, f"{found}: {state.get('Result')}", "journalctl -u dofbot-grasp -e tells why; then sudo systemctl restart dofbot-grasp"
         )
+    if state.get("ActiveState") == "activating":
+        return warning(name, found, "systemctl status dofbot-grasp tells what it waits for, journalctl -u dofbot-grasp -e why it ended")
     return ok(name, found)

@@ -1,6 +1,7 @@
 """What `dofbot doctor` looks at in software: Python, the packages, the disk, and the files that the robot runs on."""
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -79,9 +80,11 @@ def policy_finding(config: Config, packages: tuple[Tried, ...]) -> Finding:
     from edge.policy import load
 
     slots = PolicySlots(config)
+    if slots.folder and slots.folder.parent.is_dir() and not os.access(slots.folder.parent, os.R_OK | os.X_OK):
+        return warning("policy", f"{slots.folder.parent} is closed to this user: which one is active is not known", "sudo dofbot doctor")
     path = slots.path(slots.active)
     try:
-        policy = load(path, Expectation(config.mount, urdf.dofbot_sha256()))
+        policy = load(path, Expectation(config.mount, urdf.dofbot_sha256()), slots.vouched(path))
     except LatePolicyError as error:
         return warning("policy", *_split(error))
     except DofbotError as error:

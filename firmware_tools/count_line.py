@@ -94,11 +94,16 @@ class CountLine:
         self._sleep(RENAME_S)
 
     def _hold_all(self) -> None:
-        """Each goal is where the servo is, so that none leaps when torque comes on."""
+        """Each goal is where the servo is, so that none leaps when torque comes on. Raises `BusError` for one that does not tell."""
         for joint, servo in enumerate(self._config.servos):
             raw = self.read(joint)
             if raw is not None:
                 self._goal(servo.id, raw)
+            elif self.answers(servo.id):
+                raise BusError(
+                    f"servo {servo.id} ({JOINT_NAMES[joint]}) answers, but tells no position twice alike, expected one to hold it at, "
+                    "so torque stays off; two servos may share its id, plug them in one at a time: dofbot servo id"
+                )
 
     def _goal(self, number: int, raw: float) -> None:
         goal = min(max(round(raw), RAW_MIN), RAW_MAX)

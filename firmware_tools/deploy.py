@@ -128,10 +128,10 @@ def copy(content: Path, host: str, folder: str, say: Say) -> None:
 
 
 def _started(command: list[str], shows: bool = False) -> "subprocess.Popen[str]":
-    """A child; `shows`: on this terminal, on stderr, because stdout may be for a program."""
-    pipe = sys.stderr if shows else subprocess.PIPE
+    """A child; `shows`: on this terminal, on stderr, because stdout may be for a program. What is not in our code page is not lost."""
+    out, errors = (sys.stderr, None) if shows else (subprocess.PIPE, subprocess.PIPE)
     try:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=None if shows else subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, text=True, errors="backslashreplace")
     except OSError as error:
         raise InstallError(
             f"{command[0]} does not run here ({error.strerror}), expected it installed; apt install openssh-client rsync"

@@ -48,7 +48,7 @@ def deploy(
 ) -> None:
     """Install a bundle on a robot beside its old version, switch over, and go back by itself if it does not prove healthy.
 
-    An arm in motion is parked first. Exit codes: 0 the new version runs; 1 nothing was switched; 8 it did not come up, the old one runs.
+    An arm in motion is parked first. Exit codes: 0 the new version runs; 1 nothing was switched; 8 it did not come up, the old one is back.
     """
     from firmware_tools import deploy as deploying
 
@@ -110,7 +110,8 @@ def rollback(host: Host = "", as_json: AsJson = False) -> None:
         try:
             done = install.rollback(Versions(Path("/")), _say)
         except OSError as error:
-            raise InstallError(f"{error.filename}: {error.strerror}; as root: sudo dofbot rollback") from None
+            hint = "as root: sudo dofbot rollback" if isinstance(error, PermissionError) else "what ran before goes on"
+            raise InstallError(f"{error.filename or 'a file'}: {error.strerror or error}; {hint}") from None
     _finish(done, f"{done['version']} runs{f' on {host}' if host else ''}", as_json)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from edge import config as configuration
 from edge.errors import DofbotError, LatePolicyError
 from edge.policies.policy_slots import PolicySlots
-from edge.policy import Policy, load
+from edge.policy import Policy, digest, load, read
 from edge.remote.commands import SAFE, Status, StatusReport
 from edge.remote.control_cli import STALE_S
 from edge.remote.control_client import ControlClient
@@ -59,7 +59,8 @@ def _policy_and_process(config: Path, socket: Path | None) -> list[Check]:
     golden = "its golden vectors, to their tolerance"
     try:
         slots = PolicySlots(configuration.load(config))
-        policy = _load(slots.path(slots.active))
+        path = slots.path(slots.active)
+        policy, sha256 = _load(path), digest(read(path))
         found = f"largest difference {policy.golden_error:.1g}" if policy else "all come out, slowly beside the service"
         checks = [Check("golden vectors", True, found, golden)]
     except DofbotError as error:
@@ -69,7 +70,7 @@ def _policy_and_process(config: Path, socket: Path | None) -> list[Check]:
             first, after_s, second = _watch(lambda: client.ask(Status()))
     except DofbotError as error:
         return [*checks, Check("status", False, str(error), "an answer")]
-    return [*checks, *_judge(first, second, after_s, policy)]
+    return [*checks, *_judge(first, second, after_s, sha256)]
 
 
 def _load(path: Path) -> Policy | None:
@@ -91,7 +92,7 @@ def _watch(ask: Callable[[], object]) -> tuple[StatusReport, float, StatusReport
     return first, time.monotonic() - began_s, second
 
 
-def _judge(first: StatusReport, second: StatusReport, after_s: float, policy: Policy | None) -> list[Check]:
+def _judge(first: StatusReport, second: StatusReport, after_s: float, sha256: str) -> list[Check]:
     state = f"{second.state}{f' ({second.reason})' if second.reason else ''}"
     age_s = second.frame_age_s
     checks = [
@@ -102,9 +103,8 @@ def _judge(first: StatusReport, second: StatusReport, after_s: float, policy: Po
     rate_hz = (second.ticks - first.ticks) / after_s
     in_time = rate_hz >= RATE_MIN_HZ and second.age_s <= STALE_S
     checks.append(Check("loop", in_time, f"{rate_hz:.1f} ticks/s", f"at least {RATE_MIN_HZ:.0f}"))
-    if policy:
-        is_same = second.policy_sha256 == policy.sha256
-        checks.append(Check("policy", is_same, second.policy_warning or second.policy_sha256[:12], f"{policy.sha256[:12]}, as configured"))
+    is_same = second.policy_sha256 == sha256
+    checks.append(Check("policy", is_same, second.policy_warning or second.policy_sha256[:12], f"{sha256[:12]}, as configured"))
     return checks
 
 

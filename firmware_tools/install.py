@@ -21,7 +21,7 @@ from pathlib import Path
 from edge.errors import InstallError, RolledBackError
 from firmware_tools import manifest, provision, remote
 from firmware_tools.manifest import Manifest
-from firmware_tools.systemd import HEALTH_WAIT_S, restart, wait_for_health
+from firmware_tools.systemd import HEALTH_WAIT_S, reread_units, restart, wait_for_health
 from firmware_tools.versions import Versions
 
 Say = Callable[[str], None]
@@ -84,30 +84,34 @@ def switch(versions: Versions, to: str, say: Say, wait_s: float = HEALTH_WAIT_S)
     if before in ("", to):
         versions.end()
         raise InstallError(f"{found}; there is no other version to go back to, see: dofbot health, journalctl -u dofbot-grasp")
-    recover(versions, say)
-    raise RolledBackError(f"{found}; {before} runs again")
+    raise RolledBackError(f"{found}; {recover(versions, say)}")
 
 
-def recover(versions: Versions, say: Say, at_boot: bool = False) -> bool:
-    """Undo a switch that nobody has vouched for; returns whether there was one. Hold the lock.
+def recover(versions: Versions, say: Say, at_boot: bool = False) -> str:
+    """Undo a switch that nobody has vouched for; returns what came of it, empty where there was none. Hold the lock.
 
-    At boot the service is not started yet, and will find the link as it should be.
+    At boot the service is not started yet, and will find the link and its unit as they should be.
     """
     pending = versions.pending()
     if pending is None:
         versions.tidy()
-        return False
-    if pending.current:
+        return ""
+    came = f"{pending.current or 'the version before'} is gone, {versions.linked('current') or 'nothing'} stays"
+    if pending.current in versions.names():  # else the link would lead nowhere
+        came = f"{pending.current} is back"
         say(f"the switch to {pending.to} was not seen through: back to {pending.current}")
         versions.point("current", pending.current)
         versions.point("previous", pending.previous)
-        if not at_boot:
+        if at_boot:
+            reread_units()
+        else:
             began = restart(versions, HEALTH_WAIT_S)
             health = wait_for_health(versions, pending.current, HEALTH_WAIT_S, began)
-            say(f"{pending.current} {'is healthy' if health['healthy'] else 'is not healthy either: ' + str(health['reason'])}")
+            came = f"{pending.current} runs again" if health["healthy"] else f"{came}, and not healthy either: {health['reason']}"
+    say(came)
     versions.end()
     versions.tidy()
-    return True
+    return came
 
 
 def rollback(versions: Versions, say: Say) -> dict[str, object]:
@@ -249,7 +253,7 @@ def _perform(asked: argparse.Namespace, versions: Versions, say: Say) -> object:
             return rollback(versions, say)
         case "recover":
             with versions.locked():
-                return {"recovered": recover(versions, say, asked.boot)}
+                return {"recovered": bool(recover(versions, say, asked.boot))}
         case _:
             return versions.describe()
 

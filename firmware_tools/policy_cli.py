@@ -116,7 +116,8 @@ def _on(host: str, verb: list[str]) -> Any:
     try:
         return policy_install.perform(verb, _say)
     except OSError as error:
-        raise InstallError(f"{error.filename}: {error.strerror}; as root: sudo dofbot policy {verb[0]}") from None
+        hint = f"as root: sudo dofbot policy {verb[0]}" if isinstance(error, PermissionError) else "what ran before goes on"
+        raise InstallError(f"{error.filename or 'a file'}: {error.strerror or error}; {hint}") from None
 
 
 def _trial(trial: dict[str, Any] | None) -> str:

@@ -209,6 +209,8 @@ def _become_owner(folder: Path) -> None:
         os.setgroups([])
         os.setgid(owner.st_gid)
         os.setuid(owner.st_uid)
+    if not os.access(folder, os.R_OK | os.X_OK):  # else what lies in it would be taken not to be there
+        raise InstallError(f"{folder} is closed to this user, expected root, or a member of its group; as root: sudo dofbot policy …")
 
 
 def _read_incoming(path: Path) -> tuple[bytes, bytes | None]:

@@ -18,7 +18,8 @@ def answer(work: Callable[[Say], object], as_json: bool, prints: bool) -> int:
     """Do the work; returns the exit code. Its result goes to the last line of stdout if it `prints`, an error to the last of stderr."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # goes on when the ssh session breaks
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     say = _say_to(sys.stderr if as_json else sys.stdout)
     try:
         result = work(say)

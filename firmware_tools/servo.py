@@ -51,7 +51,9 @@ def move(joint: int, targets_deg: Sequence[float], config: Config, yes: bool, sh
         pose = line.pose()
         if pose is not None:  # else the speed and the joint's own limits are what is left
             slow.check_way(pose, joint, targets_deg, line.step_s, config.mount)
+        asked_deg = _places(line)
         confirm(f"{described(joint, targets_deg)}, from {at_deg:.1f}°{caution}. Hands away?", yes)
+        _check_still_there(line, asked_deg)
         for deg in targets_deg:
             slow.turn(line, joint, at_deg, deg)
             at_deg, found = deg, line.read(joint)
@@ -70,6 +72,20 @@ def check_followed(moved: Sequence[Moved]) -> None:
         raise BusError(
             f"{strayed[0].joint} did not follow ({found}), expected within {FOLLOWS_DEG:g}°; look for what blocks it, then its calibration"
         )
+
+
+def _places(line: ServoLine) -> list[float | None]:
+    """Where each joint is, in degrees; None: it does not tell."""
+    found = [line.read(joint) for joint in range(len(JOINT_NAMES))]
+    return [None if position is None else line.deg(joint, position) for joint, position in enumerate(found)]
+
+
+def _check_still_there(line: ServoLine, asked_deg: list[float | None]) -> None:
+    """Raise `BusError` for a limp arm that was turned while the question stood: the way was checked from where it was."""
+    for name, was_deg, is_deg in zip(JOINT_NAMES, asked_deg, _places(line), strict=True):
+        if was_deg is not None and not (is_deg is not None and abs(is_deg - was_deg) <= FOLLOWS_DEG):
+            found = "is silent" if is_deg is None else f"is at {is_deg:.1f}°"
+            raise BusError(f"{name} was at {was_deg:.1f}° when it was asked about, and {found}, expected it still there; run it again")
 
 
 def _start(line: ServoLine, joint: int) -> tuple[float, str]:

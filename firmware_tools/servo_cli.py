@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Joint = Annotated[str, typer.Argument(help=f"Which: {', '.join(JOINT_NAMES)}, or 1…6 from the base up.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file that says which bus; the calibration goes where it says.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before it moves.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before it moves, nor hold it until Enter afterwards.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -99,9 +99,8 @@ def limits(joint: Joint, config: ConfigFile = None, yes: Yes = False, dry_run: D
     index, settings = _index(joint), _settings(config)
     path = path_of(settings)
     if dry_run:
-        typer.echo(f"would find the stops of {JOINT_NAMES[index]} with you, and write them to {path}")
-        return
-    _finish(servo_limits.find(index, settings, yes), as_json)
+        return _would(f"find the stops of {JOINT_NAMES[index]} with you, and write them to {path}", as_json)
+    return _finish(servo_limits.find(index, settings, yes), as_json)
 
 
 def identity(
@@ -138,15 +137,14 @@ def trim(
     trimming.check_config(settings)
     if measured_hz is None and measured_us is None:
         if dry_run:
-            typer.echo(f"would put out {commanded_us:g} µs on channel {channel}, and ask what the scope shows")
-            return
+            return _would(f"put out {commanded_us:g} µs on channel {channel}, and ask what the scope shows", as_json)
         measured_us = trimming.ask_scope(settings, channel, commanded_us, yes)
     configured_hz = settings.bus.reference_clock_hz
     if measured_hz is not None:
         clock_hz = trimming.clock_from_rate(measured_hz, configured_hz)
     else:
         clock_hz = trimming.clock_from_pulse(measured_us or 0.0, commanded_us, configured_hz)
-    _finish(trimming.trimmed(settings, clock_hz, dry_run), as_json)
+    return _finish(trimming.trimmed(settings, clock_hz, dry_run), as_json)
 
 
 def _pca9685() -> None:
@@ -159,8 +157,8 @@ def _move(joint: str, targets_deg: list[float], path: Path | None, yes: bool, dr
     index, settings = _index(joint), _settings(path)
     servo.check_targets(index, targets_deg)
     if dry_run:
-        typer.echo(f"would turn {servo.described(index, targets_deg)}, hold it until Enter, and let go")
-        return
+        holds = "" if yes else " hold it until Enter,"
+        return _would(f"turn {servo.described(index, targets_deg)},{holds} and let go", as_json)
 
     def show(moved: "Moved") -> None:
         if not as_json:
@@ -169,7 +167,7 @@ def _move(joint: str, targets_deg: list[float], path: Path | None, yes: bool, dr
     moved = servo.move(index, targets_deg, settings, yes, show)
     if as_json:
         _print_json(moved)
-    servo.check_followed(moved)
+    return servo.check_followed(moved)
 
 
 def _index(joint: str) -> int:
@@ -184,6 +182,14 @@ def _settings(path: Path | None) -> "Config":
     from firmware_tools.robot_file import calibrated
 
     return calibrated(configuration.load(path) if path else configuration.Config())
+
+
+def _would(what: str, as_json: bool) -> None:
+    """What a dry run leaves undone."""
+    if as_json:
+        _print_json({"would": what})
+    else:
+        typer.echo(f"would {what}")
 
 
 def _finish(result: msgspec.Struct, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from msgspec import Struct
 
-from edge.buses.dofbot_board import PING_OK
 from edge.config import Config
 from edge.errors import BusError, ConfigError
 from firmware_tools.asking import confirm
@@ -42,7 +41,7 @@ def rename(new: int, config: Config, yes: bool, dry_run: bool) -> Renamed:
         # Two servos that share an id answer as one: nobody but the person who plugged them in can tell.
         confirm(f"Servo {before} gets id {new}, for good. Is it the only one whose cable is in?", yes)
         line.rename(new)
-        if line.answers(new) != PING_OK or line.answers(before, ONCE_S):
+        if not line.answers(new) or line.answers(before, ONCE_S):
             raise BusError(
                 f"servo {before} did not take id {new}, expected it to answer there; unplug it, plug it in again, then: dofbot servo read"
             )

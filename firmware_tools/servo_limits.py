@@ -109,6 +109,6 @@ def _walk(line: PulseLine, joint: int, start_us: float, side: int) -> float:
 def _step(said: str) -> float:
     """Microseconds; what is no number is none."""
     try:
-        return min(max(float(said), 0.0), STEP_MAX_US)
+        return min(max(0.0, float(said)), STEP_MAX_US)  # 0 first: nan is not more
     except ValueError:
         return 0.0

@@ -20,6 +20,8 @@ from firmware_tools.machine import Machine
 from firmware_tools.pulse_line import PulseLine
 from firmware_tools.wires import Wires, open_wires
 
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class ServoLine(Protocol):
     """What the tools do with a servo. `step_s` is how often it may get a goal; every method but `release` raises `BusError`."""
@@ -61,6 +63,8 @@ def opened(config: Config) -> Iterator[PulseLine | CountLine]:
         try:
             yield line
         finally:
+            for number in ENDS:
+                signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the release
             line.release()
 
 
@@ -71,7 +75,7 @@ def ends_as_ctrl_c() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in ENDS}
     try:
         yield
     finally:

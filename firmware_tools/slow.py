@@ -44,20 +44,22 @@ def check_way(pose: JointCommand, joint: int, targets_deg: Sequence[float], step
 def turn(line: ServoLine, joint: int, from_deg: float, to_deg: float) -> None:
     """Turn one joint at `SPEED_DEG_S`, and wait until it is at rest."""
     check_range(joint, to_deg)
-    began_s = line.clock.now_s()
-    for step, at_deg in enumerate(_steps(from_deg, to_deg, line.step_s), 1):
-        line.go(joint, line.position(joint, at_deg))
-        line.clock.sleep_until(began_s + step * line.step_s)
+    for at_deg in _steps(from_deg, to_deg, line.step_s):
+        _step_to(line, joint, line.position(joint, at_deg))
     line.clock.sleep_until(line.clock.now_s() + SETTLE_S)
 
 
 def creep(line: ServoLine, joint: int, from_position: float, to_position: float) -> None:
     """Turn one servo at `SPEED_DEG_S` in its own units, whatever its joint's limits are: to find its stops."""
     way_deg = abs(line.deg(joint, to_position) - line.deg(joint, from_position))
-    began_s = line.clock.now_s()
-    for step, share in enumerate(_steps(0.0, way_deg, line.step_s), 1):
-        line.go(joint, from_position + (to_position - from_position) * (share / way_deg if way_deg else 1.0))
-        line.clock.sleep_until(began_s + step * line.step_s)
+    for share in _steps(0.0, way_deg, line.step_s):
+        _step_to(line, joint, from_position + (to_position - from_position) * (share / way_deg if way_deg else 1.0))
+
+
+def _step_to(line: ServoLine, joint: int, position: float) -> None:
+    """One step, and its time from when it was sent: what held the tool up must not make the next steps one leap."""
+    line.go(joint, position)
+    line.clock.sleep_until(line.clock.now_s() + line.step_s)
 
 
 def _steps(from_deg: float, to_deg: float, step_s: float) -> list[float]:

@@ -18,10 +18,15 @@ BETWEEN_S = 0.2
 def restart(versions: Versions, within_s: float) -> float:
     """Start what `current` is now, with its own unit file; returns when that began. A start that fails is for the health check to tell."""
     began_s = time.monotonic()
-    _systemctl("daemon-reload")
+    reread_units()
     _systemctl("reset-failed", UNIT)  # else the crashes of the version before would count for this one
     _systemctl("restart", UNIT, within_s=within_s)  # returns once READY=1 has come, or failed
     return began_s
+
+
+def reread_units() -> None:
+    """Have systemd forget the unit files of another version: their options would meet a program that does not know them."""
+    _systemctl("daemon-reload")
 
 
 def wait_for_health(versions: Versions, name: str, within_s: float, began_s: float) -> dict[str, object]:

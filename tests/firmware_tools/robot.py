@@ -51,7 +51,7 @@ fi
     "systemctl": """
 current=$(readlink {robot}/opt/dofbot-grasp/current)
 case "$1" in
-daemon-reload) {kill} daemon-reload ;;
+daemon-reload) {kill} daemon-reload; basename "$current" > {fake}/units ;;
 restart) echo "$(basename "$current")" > {fake}/running.new; mv {fake}/running.new {fake}/running; {kill} restart ;;
 is-failed) if grep -q broken "{robot}/opt/dofbot-grasp/$current/policy.onnx"; then echo failed; else echo active; exit 1; fi ;;
 esac
@@ -161,6 +161,11 @@ class Robot:
         """The version whose process was started last."""
         path = self.fake / "running"
         return path.read_text().strip() if path.exists() else ""
+
+    @property
+    def units(self) -> str:
+        """The version whose unit files systemd has read last."""
+        return (self.fake / "units").read_text().strip()
 
     @property
     def current(self) -> str:

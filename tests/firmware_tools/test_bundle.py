@@ -76,6 +76,28 @@ def test_a_path_that_leads_out_of_the_bundle_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_what_cannot_be_read_or_written_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(bundle, "build_wheel", lambda folder, _: Path("dofbot_grasp-1.0-py3-none-any.whl"))
+    monkeypatch.setattr(bundle, "_download", lambda *_: None)
+    for out, policy in ((tmp_path, tmp_path / "none.onnx"), (tmp_path / "file", bundle.POLICY)):
+        with pytest.raises(InstallError, match=r"none.onnx is not there|file: File exists"):
+            bundle.build(out, "aarch64", policy, lambda _: None)
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    path, entry = tmp_path / "odd.tar.zst", tarfile.TarInfo("x")
+    entry.pax_headers = {"path": "x\0y"}
+    with (
+        path.open("wb") as file,
+        zstandard.ZstdCompressor().stream_writer(file) as stream,
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        archive.addfile(entry)
+    with pytest.raises(InstallError, match="cannot be unpacked"), bundle.unpacked(path):
+        pass
+
+
 def test_the_lock_has_a_hash_for_each_version_and_nothing_of_the_workstation() -> None:
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)", LOCK, re.M))
     wanted = {"numpy", "onnxruntime", "msgspec", "pyrealsense2", "gpiod", "smbus2", "opencv-contrib-python-headless", "pynacl", "pip"}

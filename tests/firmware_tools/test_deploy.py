@@ -1,6 +1,9 @@
 """From the workstation: what cannot work is said before anything changes, and what fails midway leaves the old version running."""
 
+import errno
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,8 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from edge.errors import InstallError, RolledBackError
-from firmware_tools import deploy, deploy_cli
-from tests.firmware_tools.robot import Robot, name_of
+from firmware_tools import deploy, deploy_cli, policy_cli
+from tests.firmware_tools.robot import ROOT, Robot, name_of
 
 HOST = "pi@dofbot"
 
@@ -81,6 +84,14 @@ def test_ssh_that_breaks_while_the_robot_installs_stops_nothing_there(robot: Rob
         deploy.rollback(HOST, lambda _: None)
 
 
+@pytest.mark.parametrize("stream", ["", " >&2"])
+def test_a_robot_that_greets_in_another_code_page_is_understood(robot: Robot, old: str, stream: str) -> None:
+    ssh = robot.fake / "bin" / "ssh"
+    ssh.write_text(ssh.read_text().replace("\n", f"\nprintf 'Gr\\374\\337e\\n'{stream}\n", 1))
+    assert [one["name"] for one in deploy.releases(HOST)] == [old]
+    assert send(robot.bundle("0.1.0"))["version"] == old
+
+
 @pytest.mark.parametrize(
     ("break_it", "expected"),
     [
@@ -122,6 +133,41 @@ def test_a_host_that_ssh_would_take_for_something_else_is_refused(host: str, mon
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
     with pytest.raises(InstallError, match="is no host"):
         deploy.deploy(host, Path("bundle"), False, lambda _: None)
+
+
+@pytest.mark.parametrize("host", ["pi@robot; touch was-run", "pi@robot'; touch was-run; '", "pi@$(touch was-run)", "my robot"])
+def test_make_gives_the_host_to_dofbot_as_it_is(host: str, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    dofbot = venv / "bin" / "dofbot"
+    dofbot.write_text(f"#!/bin/sh\n[ $1 != --version ] || echo dofbot 0.1.0\n[ $1 != deploy ] || printf '%s' \"$2\" > {tmp_path}/host\n")
+    dofbot.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "requirements/constraints.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in (".made", ".dev"):
+        (venv / name).touch()
+    command = ["make", "deploy", f"VENV={venv}", f"HOST={host.replace('$', '$$')}"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert not (tmp_path / "was-run").exists()
+    assert ((tmp_path / "host").read_text(), result.returncode) == (host, 0), result.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
+def test_only_who_is_not_root_is_told_to_be_root(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "/opt/dofbot-grasp/switch.json")
+
+    monkeypatch.setattr("firmware_tools.install.rollback", fails)
+    monkeypatch.setattr("firmware_tools.policy_install.perform", fails)
+    app = typer.Typer()
+    deploy_cli.register(app)
+    policy_cli.register(app)
+    for verb in (["rollback"], ["policy", "rollback"]):
+        said = str(CliRunner().invoke(app, verb).exception)
+        assert os.strerror(number) in said
+        assert ("sudo dofbot" in said) == (number == errno.EACCES)
 
 
 def test_json_is_all_that_stdout_has(robot: Robot) -> None:

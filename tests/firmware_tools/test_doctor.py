@@ -1,6 +1,7 @@
 """Every check tells a healthy machine from a broken one, says what mends it, and keeps quiet where it does not apply."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import urdf
 from edge import calibration
 from edge.calibration import HandEye
 from edge.cli import app
-from edge.config import BusConfig, Config, MountConfig
+from edge.config import BusConfig, Config, MountConfig, PolicyConfig
 from edge.errors import LatePolicyError, PolicyError
-from firmware_tools import check_software, cli
+from edge.policies import signature
+from edge.policies.policy_slots import PolicySlots
+from firmware_tools import bundle, check_software, cli
 from firmware_tools.check_machine import machine_findings
 from firmware_tools.check_software import calibration_finding, disk_finding, glibc_finding, package_findings, policy_finding
 from firmware_tools.doctor import examine
@@ -122,6 +125,8 @@ def test_without_the_firmware_the_kernel_tells(pi, alarm, verdict) -> None:
     ("answer", "verdict"),
     [
         ("LoadState=loaded\nActiveState=inactive\nSubState=dead\nResult=success", "ok"),
+        ("LoadState=loaded\nActiveState=activating\nSubState=start\nResult=success", "warning"),  # no camera, 45 s long
+        ("LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code", "warning"),
         ("LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=watchdog", "failed"),
         ("LoadState=not-found\nActiveState=inactive", "not applicable"),
         ("", "not applicable"),
@@ -186,6 +191,24 @@ def test_a_policy_is_checked_as_the_runtime_does_it(tmp_path) -> None:
     assert str(path) in finding.found
     other = msgspec.structs.replace(Config(), mount=MountConfig(base_height_m=0.5))
     assert "base_height_m" in policy_finding(other, ALL_LOAD).found
+
+
+def test_an_active_policy_that_nobody_vouches_for_fails(tmp_path) -> None:
+    data = bundle.POLICY.read_bytes()
+    config = Config(policy=PolicyConfig(folder=str(tmp_path), trusted_keys=(signature.make_key(tmp_path / "key").public,)))
+    slots = PolicySlots(config)
+    slots.point("active", slots.keep(data, None))
+    finding = policy_finding(config, ALL_LOAD)
+    assert (finding.verdict, "has no signature" in finding.found) == ("failed", True)
+
+
+def test_where_the_active_policy_may_not_be_looked_at_another_one_is_not_all_well(tmp_path, monkeypatch) -> None:
+    config = Config(policy=PolicyConfig(folder=str(tmp_path / "service" / "policies")))
+    assert policy_finding(config, ALL_LOAD).verdict in ("ok", "warning")  # no service has made it
+    (tmp_path / "service").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(tmp_path)))  # root may always
+    finding = policy_finding(config, ALL_LOAD)
+    assert (finding.verdict, "is closed to this user" in finding.found, finding.remedy) == ("warning", True, "sudo dofbot doctor")
 
 
 def test_the_policy_that_is_shipped_fits_the_default_robot() -> None:

@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from edge.errors import LatePolicyError
 from edge.policy import load
 from edge.remote.commands import StatusReport
 from edge.remote.control import ControlServer
@@ -87,6 +88,15 @@ def test_one_thing_that_is_wrong_is_the_reason(place: Path, fields: dict[str, ob
     found = examined(place, changed(**fields))
     assert not found.healthy
     assert found.reason == expected
+
+
+def test_which_policy_is_in_memory_is_told_where_this_process_is_slow(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object) -> None:
+        raise LatePolicyError("slow just now")
+
+    monkeypatch.setattr(health, "load", late)
+    assert examined(place, changed()).healthy
+    assert examined(place, changed(policy_sha256="0" * 64)).reason == f"policy: 000000000000, expected {SHA256[:12]}, as configured"
 
 
 def test_a_service_that_is_not_active_is_not_healthy(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

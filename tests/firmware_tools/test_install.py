@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -83,6 +85,31 @@ def test_a_version_that_does_not_come_up_is_rolled_back_within_30_s(robot: Robot
     robot.assert_whole({old})
 
 
+def test_where_the_old_version_does_not_come_up_either_nobody_is_told_that_it_runs(robot: Robot, old: str) -> None:
+    """As where a camera was unplugged meanwhile."""
+    robot.versions.path(old).joinpath("policy.onnx").write_text("broken")
+    code, _, errors = robot.install(robot.bundle("0.2.0", "broken"))
+    assert code == 8, errors
+    last = errors.strip().splitlines()[-1]
+    assert "runs again" not in last
+    assert f"{old} is back, and not healthy either: camera: no frame yet" in last
+    assert (robot.current, robot.running) == (old, old)
+
+
+def test_where_the_old_version_is_gone_the_link_stays_on_the_new_one(robot: Robot, old: str) -> None:
+    """Somebody has made room on the disk: a link to nothing would be a dead robot."""
+    new = robot.bundle("0.2.0")
+    folder = robot.unpack(new)
+    (robot.fake / "kill_at").write_text("health")
+    robot.run(folder / "install.py", "install")
+    shutil.rmtree(robot.versions.path(old))
+    code, _, errors = robot.recover()
+    assert code == 0, errors
+    assert f"{old} is gone" in errors
+    assert robot.current == robot.running == name_of(new)
+    assert robot.versions.pending() is None
+
+
 def test_one_that_runs_and_never_proves_healthy_is_given_up_in_time(robot: Robot, old: str, monkeypatch: pytest.MonkeyPatch) -> None:
     robot.versions.path(old).joinpath("policy.onnx").write_text("mute")
     monkeypatch.setenv("PATH", robot.path)
@@ -123,6 +150,18 @@ def test_killed_at_each_moment_that_matters_the_next_run_finds_old_or_new(robot:
     assert {path.name for path in robot.versions.releases.iterdir()} == set(robot.versions.names())
 
 
+def test_ctrl_c_ends_it_without_a_traceback(robot: Robot, old: str) -> None:
+    folder = robot.unpack(robot.bundle("0.2.0"))
+    (robot.fake / "meanwhile").write_text(f"touch {robot.fake}/is_there; sleep 5")
+    process = robot.start(folder / "install.py", "install")
+    while not (robot.fake / "is_there").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, "Traceback" in errors) == (130, False), errors
+    assert robot.current == robot.running == old
+
+
 def test_killed_at_20_random_moments_it_is_always_the_old_or_the_new_one(robot: Robot, old: str) -> None:
     drawn = random.Random(0)
     folders = {name_of(path): robot.unpack(path) for path in (robot.bundle("0.1.0"), robot.bundle("0.2.0"))}
@@ -151,6 +190,7 @@ def test_at_boot_an_unproven_switch_is_undone_without_a_start(robot: Robot, old:
     assert robot.current == name_of(new)
     code, _, errors = robot.run(folder / "install.py", "recover", "--boot")
     assert (code, robot.current, robot.running) == (0, old, name_of(new)), errors
+    assert robot.units == old  # it would start the old program with the new one's options
 
 
 @pytest.mark.parametrize(

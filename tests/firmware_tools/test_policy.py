@@ -80,6 +80,14 @@ def test_a_pushed_policy_runs_is_on_trial_and_goes_back_again(robot: PolicyRobot
     assert found == {BUNDLED: ("active", True, False), name(NEW): ("", False, True), name(NEWER): ("previous", False, True)}
 
 
+def test_who_may_not_look_is_not_told_that_there_is_nothing(robot: PolicyRobot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's folder is closed to others: no link that can be read is not no link."""
+    here(robot, "push", robot.file(NEW))
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(robot.root)))  # root may always
+    with pytest.raises(InstallError, match="is closed to this user, expected root, or a member of its group; .*sudo dofbot policy"):
+        here(robot, "list")
+
+
 def test_twice_is_once(robot: PolicyRobot, process: Process) -> None:
     for _ in range(2):
         here(robot, "push", robot.file(NEW))

@@ -100,6 +100,18 @@ def test_a_dry_run_says_what_it_would_do_and_opens_nothing(rig, verb, request, m
     assert (result.exit_code, "would" in result.stdout, "joint2" in result.stdout) == (0, True, True)
 
 
+@pytest.mark.parametrize("verb", [("servo", "jog", "1", "--to", "5"), ("servo", "limits", "1"), ("pca9685", "trim")])
+def test_a_dry_run_for_a_program_is_json(pca9685, verb) -> None:
+    plain, for_program = pca9685.run(*verb, "--dry-run"), pca9685.run(*verb, "--dry-run", "--json")
+    assert plain.stdout.strip() == f"would {json.loads(for_program.stdout)['would']}"
+
+
+def test_with_yes_nobody_is_waited_for_and_a_dry_run_says_so(board) -> None:
+    assert "hold it until Enter" in board.run("servo", "centre", "1", "--dry-run").stdout
+    assert "hold" not in board.run("servo", "centre", "1", "--dry-run", "--yes").stdout
+    assert "nor hold it" in " ".join(board.run("servo", "centre", "--help").stdout.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(("rig", "joint"), [("board", 0), ("board", 4), ("pca9685", 0), ("pca9685", 5)])
 def test_no_servo_turns_faster_than_30_degrees_a_second(rig, joint, request, monkeypatch) -> None:
     rig = request.getfixturevalue(rig)
@@ -183,6 +195,74 @@ def test_ctrl_c_a_kill_and_a_lost_connection_let_go(rig, number, request, monkey
     assert rig.arm.powered() == (False,) * 6
 
 
+@pytest.mark.parametrize("rig", ["board", "pca9685"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_ctrl_c_does_not_stop_the_release(rig, number, request, monkeypatch) -> None:
+    rig = request.getfixturevalue(rig)
+    i2c, write = rig.arm.i2c, rig.arm.i2c.writeto
+
+    def impatient(*arguments: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)  # the signal comes in it
+        write(*arguments)
+
+    def stopped() -> None:
+        with opened(rig.config) as line:
+            slow.turn(line, 0, 0.0, 1.0)
+            assert rig.arm.powered()[0]
+            monkeypatch.setattr(i2c, "writeto", impatient)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert rig.arm.powered() == (False,) * 6
+
+
+@pytest.mark.parametrize("rig", ["board", "pca9685"])
+def test_a_tool_that_was_stopped_for_a_while_does_not_hurry_afterwards(rig, request) -> None:
+    """Ctrl-Z and fg, or a machine that swaps: what is left of the way must not be one leap."""
+    rig = request.getfixturevalue(rig)
+    sent: list[tuple[float, float]] = []
+    with opened(rig.config) as line:
+        go = line.go
+
+        def stalling(joint: int, position: float) -> None:
+            go(joint, position)
+            if len(sent) == 5:
+                line.clock.sleep_until(line.clock.now_s() + 3.0)
+            sent.append((line.clock.now_s(), line.deg(joint, position)))
+
+        line.go = stalling  # type: ignore[method-assign]
+        slow.turn(line, 0, 0.0, 40.0)
+        slow.creep(line, 0, line.position(0, 40.0), line.position(0, 0.0))
+    for (before_s, before_deg), (after_s, after_deg) in zip(sent, sent[1:], strict=False):
+        assert abs(after_deg - before_deg) <= slow.SPEED_DEG_S * (after_s - before_s) + 0.01
+
+
+def test_a_servo_that_cannot_be_told_to_stay_bars_torque(board) -> None:
+    """Two with one id, turned by hand since they had a goal: they would leap back to it when another joint is jogged."""
+    board.arm.board.servos[3].number = 2
+    board.arm.turn_by_hand(1, 10.0)
+    assert "servo 2 (joint2) answers, but tells no position twice alike" in board.refused("servo", "jog", "joint1", "--to", "5", "--yes")
+
+
+@pytest.mark.parametrize("joint", [0, 3])
+def test_an_arm_that_is_moved_while_the_question_stands_does_not_leap_back(board, monkeypatch, joint) -> None:
+    asked: list[str] = []
+
+    def meanwhile(question: str, yes: bool) -> None:
+        asked.append(question)
+        board.arm.turn_by_hand(joint, 40.0)
+
+    monkeypatch.setattr("firmware_tools.servo.confirm", meanwhile)
+    result = board.run("servo", "jog", "joint1", "--to", "5")
+    assert "Hands away?" in asked[0]
+    assert isinstance(result.exception, BusError)
+    assert "° when it was asked about, and is at " in str(result.exception)
+    assert board.arm.joints_deg()[joint] == pytest.approx(40.0, abs=0.5)
+    assert board.arm.powered() == (False,) * 6
+
+
 def test_sweep_goes_to_both_sides_and_back(board) -> None:
     result = board.run("servo", "sweep", "joint5", "--degrees", "8", "--yes", "--json")
     assert [one["sent_deg"] for one in json.loads(result.stdout)] == [0.0, 8.0, -8.0, 0.0]
@@ -225,6 +305,14 @@ def test_an_id_is_given_to_the_one_servo_that_is_plugged_in(board) -> None:
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "servo 3 is now 5")
     assert board.arm.board.servos[2].number == 5
     assert board.run("servo", "id", "5", "--yes").stdout.strip() == "servo 5 has this id already"
+
+
+def test_a_servo_that_reports_a_fault_has_its_new_id_nevertheless(board) -> None:
+    for joint in (0, 1, 3, 4, 5):
+        board.arm.plug(joint, False)
+    board.arm.board.servos[2].status = 0x04
+    result = board.run("servo", "id", "5", "--yes")
+    assert (result.exit_code, result.stdout.strip(), board.arm.board.servos[2].number) == (0, "servo 3 is now 5", 5)
 
 
 def test_no_id_is_given_while_several_servos_or_none_hear_it(board) -> None:
@@ -301,6 +389,16 @@ def test_a_pwm_servo_walks_to_its_stops_as_it_is_told(pca9685) -> None:
     at_1500 = one.zero_deg + (1500.0 - (one.min_us + one.max_us) / 2) * one.travel_deg / (one.max_us - one.min_us)
     assert at_1500 == pytest.approx(0.0, abs=1e-9)
     assert pca9685.arm.powered() == (False,) * 6
+
+
+def test_what_is_no_number_moves_no_servo_and_is_asked_for_again(pca9685) -> None:
+    typed = "y\n" + "nan\n" + "100\n" * 8 + "s\n" + "100\n" * 8 + "s\n" + "nan\ninf\n216\n"
+    result = pca9685.run("servo", "limits", "joint1", typed=typed)
+    assert result.exit_code == 0, (result.exception, result.output)
+    one = calibration.load(pca9685.calibration).pca9685.servos[0]
+    assert (one.min_us, one.max_us, one.travel_deg) == (800.0, 2200.0, 216.0)
+    assert "'nan' is no number" in result.stderr
+    assert "'inf' is no number" in result.stderr
 
 
 def test_limits_without_a_file_to_write_are_refused_before_anything_moves(board) -> None:

@@ -71,6 +71,16 @@ def test_the_next_run_begins_where_the_last_one_was_sent_and_measures_nothing_on
     assert found(file) == PARK
 
 
+def test_nothing_is_written_through_a_link(file: Path) -> None:
+    """Members of a group may write in the service's folder; root, who calibrates there, must not write where one of them points."""
+    other = file.with_name("other")
+    other.write_bytes(b"another's")
+    other.chmod(0o600)
+    file.symlink_to(other)
+    run(file, AWAY)
+    assert (other.read_bytes(), other.stat().st_mode & 0o777) == (b"another's", 0o600)
+
+
 def test_only_what_was_acknowledged_is_kept(file: Path) -> None:
     run(file, AWAY)
     run(file, PARK, fails=True)
