@@ -38,6 +38,7 @@ def install(versions: Versions, bundle: Path, say: Say, force: bool = False) -> 
     say(f"bundle {described.name}: {len(described.files)} files, as they were packed")
     with versions.locked() as lock:
         recover(versions, say)
+        versions.tidy((described.name,))  # what did not come up before makes room
         steps = _prepare(versions, bundle, described, say, lock)
         built_s = time.monotonic() - began_s
         before = versions.linked("current")

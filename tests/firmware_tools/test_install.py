@@ -96,6 +96,14 @@ def test_where_the_old_version_does_not_come_up_either_nobody_is_told_that_it_ru
     assert (robot.current, robot.running) == (old, old)
 
 
+def test_versions_that_did_not_come_up_do_not_fill_the_disk(robot: Robot, old: str) -> None:
+    for version in ("0.2.0", "0.3.0", "0.4.0"):
+        path = robot.bundle(version, "broken")
+        assert robot.install(path)[0] == 8
+    assert set(robot.versions.names()) == {old, name_of(path)}
+    robot.assert_whole({old})
+
+
 def test_where_the_old_version_is_gone_the_link_stays_on_the_new_one(robot: Robot, old: str) -> None:
     """Somebody has made room on the disk: a link to nothing would be a dead robot."""
     new = robot.bundle("0.2.0")
