@@ -62,6 +62,17 @@ def test_whoever_logs_in_keeps_nothing_from_the_user_of_the_service(robot: Robot
             assert path.stat().st_mode & wanted == wanted, path
 
 
+def test_health_is_for_everybody_to_read_whoever_went_back(tmp_path: Path) -> None:
+    versions = Versions(tmp_path)
+    versions.path("0.1.0-a").mkdir(parents=True)
+    before = os.umask(0o077)  # sudo dofbot rollback, by somebody who keeps things to himself
+    try:
+        versions.note_health("0.1.0-a", {"healthy": True})
+    finally:
+        os.umask(before)
+    assert (versions.path("0.1.0-a") / "health.json").stat().st_mode & 0o777 == 0o644
+
+
 def test_twice_is_once(robot: Robot, old: str) -> None:
     installed = robot.versions.path(old) / "installed.json"
     before = installed.stat().st_mtime_ns
