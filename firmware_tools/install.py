@@ -240,8 +240,8 @@ def _check_space(versions: Versions, described: Manifest) -> None:
 
 
 def _key(version: str) -> tuple[int, ...]:
-    """Numbers to compare; of an installed version without its digest."""
-    return tuple(map(int, re.findall(r"\d+", version.partition("-")[0])))
+    """The release's numbers, to compare: a candidate, 0.2.0rc1, is no older than its release, and an installed version has a digest."""
+    return tuple(map(int, re.findall(r"\d+", re.split(r"[^\d.]", version, maxsplit=1)[0])))
 
 
 def _perform(asked: argparse.Namespace, versions: Versions, say: Say) -> object:

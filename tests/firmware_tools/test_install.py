@@ -231,6 +231,13 @@ def test_what_must_not_run_here_is_refused_and_nothing_changes(
     assert {path.name for path in robot.versions.releases.iterdir()} == {old}
 
 
+def test_a_release_is_not_older_than_its_candidate(robot: Robot) -> None:
+    for version in ("0.2.0rc1", "0.2.0", "0.10.0.dev3+g12ab"):
+        path = robot.bundle(version)
+        code, _, errors = robot.install(path)
+        assert (code, robot.current) == (0, name_of(path)), errors
+
+
 def test_an_older_version_is_installed_by_force(robot: Robot, old: str) -> None:
     older = robot.bundle("0.0.9")
     assert robot.install(older, "--force")[0] == 0
