@@ -128,7 +128,9 @@ def unpacked(path: Path) -> Iterator[Path]:
             manifest.check(folders[0])
         except FileNotFoundError:
             raise InstallError(f"{path} is not there, expected a bundle; make bundle") from None
-        except (OSError, EOFError, ValueError, tarfile.TarError, zstandard.ZstdError) as error:
+        except OSError as error:
+            raise InstallError(f"{path} cannot be unpacked in {temporary} ({error.strerror}); mend that and run it again") from None
+        except (EOFError, ValueError, tarfile.TarError, zstandard.ZstdError) as error:
             raise InstallError(f"{path} cannot be unpacked ({error}), expected what make bundle wrote; make it again") from None
         except manifest.DamagedError as error:
             raise InstallError(f"{path}: {error}") from None

@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 
 def release(
-    config: Annotated[Path | None, typer.Option(help="TOML file that says which bus; without it, a PCA9685 at 0x40.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file that says which bus; without it, the service's; without that, a PCA9685 at 0x40.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Switch all servos off now, whoever powered them; the arm sinks where nothing holds it.

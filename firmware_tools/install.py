@@ -38,6 +38,7 @@ def install(versions: Versions, bundle: Path, say: Say, force: bool = False) -> 
     say(f"bundle {described.name}: {len(described.files)} files, as they were packed")
     with versions.locked() as lock:
         recover(versions, say)
+        versions.tidy((described.name,))  # what did not come up before makes room
         steps = _prepare(versions, bundle, described, say, lock)
         built_s = time.monotonic() - began_s
         before = versions.linked("current")
@@ -239,8 +240,8 @@ def _check_space(versions: Versions, described: Manifest) -> None:
 
 
 def _key(version: str) -> tuple[int, ...]:
-    """Numbers to compare; of an installed version without its digest."""
-    return tuple(map(int, re.findall(r"\d+", version.partition("-")[0])))
+    """The release's numbers, to compare: a candidate, 0.2.0rc1, is no older than its release, and an installed version has a digest."""
+    return tuple(map(int, re.findall(r"\d+", re.split(r"[^\d.]", version, maxsplit=1)[0])))
 
 
 def _perform(asked: argparse.Namespace, versions: Versions, say: Say) -> object:

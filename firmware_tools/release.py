@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+SERVICE = "/etc/dofbot-grasp/config.toml"
 USAGE = "usage: dofbot release [--config FILE] [--json]"
 # Linux <linux/i2c-dev.h>. FORCE: a kernel driver that claims the chip must not keep servos powered.
 I2C_TIMEOUT, I2C_SLAVE_FORCE = 0x0702, 0x0706
@@ -51,7 +52,10 @@ class Plan(NamedTuple):
 
 
 def plan(path: str | None) -> Plan:
-    """What the configuration says is plugged in. One that makes no sense must not keep servos powered: then all chips that we know."""
+    """What the configuration says is plugged in; without one the service's. One that makes no sense must not keep servos powered: then all
+    chips that we know."""
+    if path is None and os.path.exists(SERVICE):
+        path = SERVICE
     try:
         bus = _bus_section(path)
         driver = bus.get("driver", "pca9685")

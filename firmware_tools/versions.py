@@ -102,8 +102,9 @@ class Versions:
         sync_folder(self.folder)
 
     def note_health(self, name: str, health: dict[str, object]) -> None:
-        """Keep how a version was when it was last looked at."""
+        """Keep how a version was when it was last looked at, for whoever asks."""
         write_atomically(self.path(name) / HEALTH, json.dumps(health).encode())
+        (self.path(name) / HEALTH).chmod(0o644)
 
     def describe(self) -> list[dict[str, object]]:
         """What `dofbot releases` shows."""

@@ -7,6 +7,7 @@ The document names the policy by its digest (`edge.policy.digest`), which covers
 
 import base64
 import binascii
+import contextlib
 import datetime
 import os
 from pathlib import Path
@@ -57,6 +58,8 @@ def make_key(path: Path) -> KeyPair:
     except FileExistsError:
         raise ConfigError(f"{path} is there already, expected no key: robots trust it; give --key another path, or move it away") from None
     except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()  # ours, and half of it
         raise ConfigError(f"{path} cannot be written ({error.strerror}); give --key another path") from None
     return KeyPair(path, _text(bytes(key.verify_key)))
 

@@ -85,6 +85,15 @@ def test_what_cannot_be_read_or_written_is_said_in_a_sentence(tmp_path: Path, mo
             bundle.build(out, "aarch64", policy, lambda _: None)
 
 
+def test_who_has_no_room_to_unpack_it_is_not_told_to_pack_it_again(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tarfile.TarFile.extractall", full)
+    with pytest.raises(InstallError, match=r"No space left on device\); mend that and run it again"), bundle.unpacked(whole):
+        pass
+
+
 def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
     path, entry = tmp_path / "odd.tar.zst", tarfile.TarInfo("x")
     entry.pax_headers = {"path": "x\0y"}

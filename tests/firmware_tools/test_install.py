@@ -62,6 +62,17 @@ def test_whoever_logs_in_keeps_nothing_from_the_user_of_the_service(robot: Robot
             assert path.stat().st_mode & wanted == wanted, path
 
 
+def test_health_is_for_everybody_to_read_whoever_went_back(tmp_path: Path) -> None:
+    versions = Versions(tmp_path)
+    versions.path("0.1.0-a").mkdir(parents=True)
+    before = os.umask(0o077)  # sudo dofbot rollback, by somebody who keeps things to himself
+    try:
+        versions.note_health("0.1.0-a", {"healthy": True})
+    finally:
+        os.umask(before)
+    assert (versions.path("0.1.0-a") / "health.json").stat().st_mode & 0o777 == 0o644
+
+
 def test_twice_is_once(robot: Robot, old: str) -> None:
     installed = robot.versions.path(old) / "installed.json"
     before = installed.stat().st_mtime_ns
@@ -94,6 +105,14 @@ def test_where_the_old_version_does_not_come_up_either_nobody_is_told_that_it_ru
     assert "runs again" not in last
     assert f"{old} is back, and not healthy either: camera: no frame yet" in last
     assert (robot.current, robot.running) == (old, old)
+
+
+def test_versions_that_did_not_come_up_do_not_fill_the_disk(robot: Robot, old: str) -> None:
+    for version in ("0.2.0", "0.3.0", "0.4.0"):
+        path = robot.bundle(version, "broken")
+        assert robot.install(path)[0] == 8
+    assert set(robot.versions.names()) == {old, name_of(path)}
+    robot.assert_whole({old})
 
 
 def test_where_the_old_version_is_gone_the_link_stays_on_the_new_one(robot: Robot, old: str) -> None:
@@ -210,6 +229,13 @@ def test_what_must_not_run_here_is_refused_and_nothing_changes(
     assert "Traceback" not in errors
     assert (robot.current, robot.running, robot.versions.names()) == (old, old, [old])
     assert {path.name for path in robot.versions.releases.iterdir()} == {old}
+
+
+def test_a_release_is_not_older_than_its_candidate(robot: Robot) -> None:
+    for version in ("0.2.0rc1", "0.2.0", "0.10.0.dev3+g12ab"):
+        path = robot.bundle(version)
+        code, _, errors = robot.install(path)
+        assert (code, robot.current) == (0, name_of(path)), errors
 
 
 def test_an_older_version_is_installed_by_force(robot: Robot, old: str) -> None:

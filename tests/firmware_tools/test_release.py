@@ -61,6 +61,16 @@ def test_the_configured_chip_gets_the_bytes_that_switch_it_off(config: Path, tex
     assert wires.written == [expected]
 
 
+def test_on_a_robot_it_is_the_services_configuration_that_says_what_is_plugged_in(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who presses for a stop types no options."""
+    monkeypatch.setattr(release, "SERVICE", str(config))
+    wires = Wires(present=(0x15,))
+    assert release.release(None, write=wires) == 1  # it is no robot
+    config.write_text('[bus]\ndriver = "dofbot_board"')
+    assert release.release(None, write=wires) == 0
+    assert wires.written[-1] == ("/dev/i2c-1", 0x15, b"\x1a\x00")
+
+
 def test_the_bytes_switch_off_a_running_pca9685_and_twice_is_once() -> None:
     chip = Pca9685Emulator()
     i2c = EmulatedI2C({0x40: chip})

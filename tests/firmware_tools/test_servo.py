@@ -15,11 +15,12 @@ from typer.testing import CliRunner, Result
 
 from edge import calibration
 from edge.buses.servos import LEAST_DEG, MOST_DEG
-from edge.config import Config, load
+from edge.config import BusConfig, Config, load
 from edge.errors import BusError, ConfigError, DofbotError, RefusedError
 from edge.simulated.arm_errors import ArmErrors
 from edge.simulated.emulated_arm import EmulatedArm
 from firmware_tools import emulated, servo_cli, slow
+from firmware_tools.bus_in_use import check_free, who_drives
 from firmware_tools.servo_line import opened
 
 UPRIGHT = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -433,6 +434,22 @@ def test_while_a_runtime_holds_the_bus_nobody_else_moves_it(board, monkeypatch) 
     result = board.run("servo", "jog", "joint1", "--to", "5", "--yes")
     assert isinstance(result.exception, RefusedError)
     assert "systemctl stop dofbot-grasp" in str(result.exception)
+
+
+@pytest.mark.parametrize("state", ["activating", "deactivating", "active", "inactive", "failed"])
+def test_while_the_service_starts_or_ends_nobody_else_moves_it_either(tmp_path, monkeypatch, state) -> None:
+    """It waits up to 45 s for a camera, and listens to nobody then; its end would switch the servos off under the tool."""
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f"#!/bin/sh\necho {state}\n")
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    config = Config(bus=BusConfig(driver="dofbot_board"))
+    assert not who_drives(config)  # the check of the camera asks, which is part of the start
+    if state in ("inactive", "failed"):
+        return check_free(config)
+    with pytest.raises(RefusedError, match=f"dofbot-grasp.service, which is {state}, .*systemctl stop"):
+        check_free(config)
+    return None
 
 
 def test_a_simulator_has_no_servos(board) -> None:

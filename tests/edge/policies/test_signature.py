@@ -3,6 +3,7 @@
 import base64
 import datetime
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,18 @@ def test_the_private_key_is_for_its_owner_and_never_overwritten(key: signature.K
     with pytest.raises(ConfigError, match="is there already"):
         signature.make_key(key.path)
     assert key.path.read_bytes() == before
+
+
+def test_a_full_disk_leaves_no_half_key_that_bars_the_way_of_the_next(tmp_path: Path) -> None:
+    path, before = tmp_path / "policy.key", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # not one file of more than 10 bytes
+    try:
+        with pytest.raises(ConfigError, match=r"policy.key cannot be written \(File too large\)"):
+            signature.make_key(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not path.exists()
+    signature.make_key(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no key", base64.b64encode(b"x" * 31), None])
