@@ -193,7 +193,10 @@ def test_killed_at_20_random_moments_it_is_always_the_old_or_the_new_one(robot: 
         time.sleep(drawn.uniform(0.0, usual_s))
         process.kill()
         process.communicate()
-        killed += process.returncode == KILLED
+        if process.returncode == KILLED:
+            killed += 1
+        else:
+            usual_s *= 0.8  # it was measured while the machine was busy
         robot.assert_whole(set(folders))
     assert killed >= 5  # else it shows nothing
     code, _, errors = robot.recover()

@@ -265,7 +265,10 @@ def test_killed_at_20_random_moments_it_is_always_the_old_or_the_new_one(robot: 
             pushed = start("push", files[index % 2])
             time.sleep(drawn.uniform(0.0, usual_s))
             os.kill(pushed.pid, signal.SIGKILL)
-            killed += pushed.is_killed()
+            if pushed.is_killed():
+                killed += 1
+            else:
+                usual_s *= 0.8  # it was measured while the machine was busy
             assert process.sha256 in both
             assert robot.slots.path(robot.slots.active).read_bytes() in (NEW, NEWER)
     assert killed >= 5  # else it shows nothing
