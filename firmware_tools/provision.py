@@ -50,11 +50,12 @@ class Step(NamedTuple):
 def plan(root: Path, source: Path) -> list[Step]:
     """The steps for a robot; `source` is a bundle or an installed version, whose system files are taken."""
     accounts = source / "system" / "dofbot-grasp.sysusers.conf"
+    persons = _is_a_persons(root, "dofbot")
     steps = [
         Step(
             "user and groups",
-            "user dofbot; groups dofbot, i2c, plugdev",
-            "userdel dofbot; groupdel plugdev",
+            f"user dofbot{', whom a person logs in as' * persons}; groups dofbot, i2c, plugdev",
+            "groupdel plugdev" if persons else "userdel dofbot; groupdel plugdev",
             partial(_has_accounts, root, accounts),
             partial(_run, "systemd-sysusers", f"--root={root}", str(accounts)),
         )
@@ -175,6 +176,13 @@ def _has_accounts(root: Path, path: Path) -> bool:
         file = root / "etc" / kind
         found[kind] = {line.partition(":")[0] for line in file.read_text().splitlines()} if file.is_file() else set()
     return wanted <= found["group"] and "dofbot" in found["passwd"]
+
+
+def _is_a_persons(root: Path, name: str) -> bool:
+    """Whether an account is one to log in to, which must never be removed with ours: numbers from 1000 on (Debian policy 9.2.2)."""
+    file = root / "etc/passwd"
+    rows = [line.split(":") for line in file.read_text().splitlines()] if file.is_file() else []
+    return any(row[0] == name and len(row) > 2 and row[2].isdecimal() and 1000 <= int(row[2]) < 60_000 for row in rows)
 
 
 def _file(path: Path, name: str, content: bytes, keep: bool = False) -> Step:

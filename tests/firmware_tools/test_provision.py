@@ -135,3 +135,14 @@ def test_a_step_that_cannot_be_done_says_which_and_why(robot: Robot) -> None:
     assert "link: " in errors.splitlines()[-1]
     assert "Traceback" not in errors
     assert not os.path.lexists(robot.versions.folder / "current")
+
+
+@pytest.mark.parametrize(("number", "undo"), [(997, "userdel dofbot; groupdel plugdev"), (1000, "groupdel plugdev")])
+def test_nobody_is_told_to_delete_the_account_of_a_person(tmp_path: Path, number: int, undo: str) -> None:
+    """Raspberry Pi OS lets one choose a name, and dofbot is a likely one."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text(f"root:x:0:0:root:/root:/bin/bash\ndofbot:x:{number}:{number}::/home/dofbot:/bin/bash\n")
+    (tmp_path / "config.toml").write_text("")
+    accounts = next(step for step in provision.plan(tmp_path, tmp_path) if step.name == "user and groups")
+    assert accounts.undo == undo
+    assert ("whom a person logs in as" in accounts.change) == (number == 1000)
