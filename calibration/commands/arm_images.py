@@ -173,10 +173,11 @@ def _taking(config: "Config", before: "Calibration", path: Path, command: str, s
 
 
 def _by_command(command: str, path: Path) -> None:
-    words = [word.replace("{}", str(path)) for word in shlex.split(command)]
+    path.unlink(missing_ok=True)  # of a run that was ended in between: another pose
     try:
+        words = [word.replace("{}", str(path)) for word in shlex.split(command)] or [""]
         subprocess.run(words, check=True, timeout=TAKE_WITHIN_S, stdout=STDERR)  # stdout may be for JSON
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise CalibrationError(f"--take did not work ({error}), expected an image in {path}; try the command by hand") from None
     if not path.is_file():
         raise CalibrationError(f"--take wrote no image, expected {path}; put {{}} where the command takes its file name")

@@ -252,6 +252,10 @@ def test_another_camera_takes_images_by_a_command(tmp_path, monkeypatch, plan) -
     monkeypatch.setattr(stills, "_camera", lambda config: pytest.fail("the configured camera was opened"))
     assert "--take wrote no image" in refusal(take_images(tmp_path, "7", "--take", "true"), CalibrationError)
     assert "--take did not work" in refusal(take_images(tmp_path, "7", "--take", "false {}"), CalibrationError)
+    assert "--take did not work" in refusal(take_images(tmp_path, "7", "--take", "cp 'picture {}"), CalibrationError)
+    assert "--take did not work" in refusal(take_images(tmp_path, "7", "--take", " "), CalibrationError)
+    (tmp_path / "arm" / arm_images.name_of(0, False)).write_bytes(arm_folders.PICTURE)  # of a run that was ended in between
+    assert "--take wrote no image" in refusal(take_images(tmp_path, "7", "--take", "true"), CalibrationError)
     (tmp_path / "picture").write_bytes(arm_folders.PICTURE)
     result = take_images(tmp_path, "7", "--take", f"cp {tmp_path / 'picture'} {{}}")
     assert "no image shows the board" in refusal(result, CalibrationError)
