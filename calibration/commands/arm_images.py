@@ -100,10 +100,11 @@ def _ready(folder: Path, board: "Board", config: "Config", before: "Calibration"
     """The configuration with the servos as calibrated, and what is where; raises `ConfigError` for a folder begun with other ones."""
     from calibration import arm_session
     from calibration.live import arm_images
+    from calibration.session import make_folder
     from edge.buses import travel
     from edge.kinematics import Mount
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     arm = arm_session.arm_as_taken(folder / arm_session.NAME, config, before, camera)
     now = arm_session.in_force(config, before, arm.camera)
     if arm != now:

@@ -38,7 +38,7 @@ def look_at(folder: Path, board: "Board", *, quiet: bool) -> "Session":
         def show(name: str, seen: Seen) -> None:
             progress.advance(task)
             if seen.refused:
-                progress.console.print(f"{name}: {seen.refused}", highlight=False, soft_wrap=True)
+                progress.console.print(f"{name}: {seen.refused}", highlight=False, markup=False, soft_wrap=True)
 
         return look(folder, board, show)
 
