@@ -187,8 +187,9 @@ def _fresh(held_out: Views, problem: gls.Problem, fit: gls.Fit) -> tuple[Views, 
     """Held-out images in which the board is as it is in the others; they, too, may be spoilt, and are then named."""
     views, left_out = in_order(held_out), []
     count = np.isfinite(views.corners_px[..., 0]).sum(axis=1)
-    good = count >= CORNERS_MIN
-    left_out += [Rejected(views.names[i], f"shows {count[i]} corners, expected {CORNERS_MIN}") for i in np.flatnonzero(~good)]
+    wanted = min(CORNERS_MIN, len(problem.points_m))
+    good = count >= wanted
+    left_out += [Rejected(views.names[i], f"shows {count[i]} corners, expected {wanted}") for i in np.flatnonzero(~good)]
     if good.sum() < HELD_OUT_MIN:
         why = f" ({left_out[0].name} {left_out[0].reason})" if left_out else ""
         raise CalibrationError(

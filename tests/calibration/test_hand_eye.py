@@ -241,6 +241,15 @@ def test_a_verdict_from_fewer_than_three_images_is_none(calibrated, usable):
         _estimate(calibrated.views, held_out=calibrated.held_out._replace(corners_px=corners))
 
 
+def test_a_board_of_fewer_corners_than_an_image_should_show_can_be_judged_by(plan):
+    few = np.array([7, 8, 9, 10, 13, 14, 15, 16])  # in the middle, so that most images show all
+    views, held_out = (
+        part._replace(corners_px=part.corners_px[:, few]) for part in map(_pictures, (plan.calibrate_rad, plan.held_out_rad))
+    )
+    found = hand_eye.estimate(views, POINTS_M[few], LENS, held_out=held_out, guess=placements.CAMERA_ON_TOOL)
+    assert len(found.held_out.gls_m) >= 3
+
+
 def test_ids_that_run_backwards_everywhere_only_turn_the_board(calibrated):
     views = _clean(calibrated)
     found = _estimate(views._replace(corners_px=views.corners_px[:, ::-1]))
