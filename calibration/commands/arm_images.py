@@ -108,7 +108,9 @@ def _ready(folder: Path, board: "Board", config: "Config", before: "Calibration"
     arm = arm_session.arm_as_taken(folder / arm_session.NAME, config, before, camera)
     now = arm_session.in_force(config, before, arm.camera)
     if arm != now:
-        raise ConfigError(f"{folder} was begun with servos that have been corrected since, expected the same; take a new folder")
+        raise ConfigError(
+            f"{folder} was begun with other servos than now (corrected since, or another --config), expected the same; take a new folder"
+        )
     assert before.lens is not None
     where = arm_images.scene(before.lens, board, Mount(now.mount.base_height_m, now.mount.inverted), arm.camera)
     return msgspec.structs.replace(config, mount=now.mount, bus=now.bus), where._replace(limits=travel.limits_of(now.bus))

@@ -81,7 +81,10 @@ def robot(path: Path, config: Path | None, touches: Path) -> Robot:
     arm = arm_session.arm_as_taken(kept, settings, before)
     now = arm_session.in_force(settings, before)
     if arm != now:
-        raise ConfigError(f"{touches} was touched with servos that have been corrected since, expected the same; touch into a new file")
+        raise ConfigError(
+            f"{touches} was touched with other servos than now (corrected since, or another --config), expected the same; "
+            "touch into a new file"
+        )
     return Robot(path, msgspec.structs.replace(settings, mount=now.mount, bus=now.bus), before, arm)
 
 
