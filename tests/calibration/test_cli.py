@@ -271,6 +271,18 @@ def test_a_lens_is_needed_first(tmp_path: Path, printed: Path) -> None:
     assert Lens(LENS.intrinsics).distortion == (0.0,) * 5
 
 
+def test_a_check_is_kept_beside_a_calibration_only(tmp_path: Path, printed: Path) -> None:
+    folder, path = put(tmp_path / "returns", {f"{n}.png": views()[1][1] for n in range(5)}), calibrated(tmp_path / "calibration.json")
+    common = ("check", "--images", folder, "--reference", tmp_path / "reference.json", "--calibration")
+    assert run(*common, path, "--learn", "--board", printed).exit_code == 0
+    for wrong in (tmp_path / "calibratoin.json", printed):
+        result = run(*common, wrong)
+        assert result.exit_code == 2
+        assert f"cannot say: calibration {wrong}" in result.output
+    assert run(*common, path).exit_code == 0
+    assert [found.name for found in tmp_path.glob("*.checked")] == ["calibration.json.checked"]
+
+
 def _npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
