@@ -131,9 +131,13 @@ def _read(settings: "Config") -> "Float64 | None":
         if reads_back:
             with opened(settings) as line:
                 pose = line.pose()
-            if pose is not None:
+            if pose is None:
+                typer.echo("not every servo tells where it is; look at cables and ids: dofbot servo read", err=True)
+                continue
+            outside = _outside(np.degrees(pose.joints_rad).tolist())
+            if not outside:
                 return np.array(pose.joints_rad)
-            typer.echo("not every servo tells where it is; look at cables and ids: dofbot servo read", err=True)
+            typer.echo(f"{outside}; turn it back by hand", err=True)
             continue
         try:
             degrees = [float(word) for word in text.replace(",", " ").split()]
@@ -142,6 +146,18 @@ def _read(settings: "Config") -> "Float64 | None":
         if len(degrees) == 5 and all(low <= deg <= high for low, deg, high in zip(LEAST_DEG, degrees, MOST_DEG, strict=False)):
             return np.radians(degrees)
         typer.echo(f"'{text}' are not five angles inside the joints' limits", err=True)
+
+
+def _outside(joints_deg: "list[float]") -> str:
+    """The first joint that the table of joints would not take, in words; empty: there is none."""
+    from calibration.arm.joints_file import SLACK_DEG
+    from edge.buses.servos import LEAST_DEG, MOST_DEG
+    from edge.robot import JOINT_NAMES
+
+    for name, deg, low, high in zip(JOINT_NAMES, joints_deg, LEAST_DEG, MOST_DEG, strict=False):
+        if not low - SLACK_DEG <= deg <= high + SLACK_DEG:
+            return f"{name} is at {deg:.0f}°, expected {low:.0f}…{high:.0f}°"
+    return ""
 
 
 def _hand_over_board(arm: "SlowArm") -> None:
