@@ -51,6 +51,20 @@ def test_a_good_arm_is_not_refused_by_bad_luck(plan, seed, images, luck):
     assert any("over pixels has the smaller held-out error and is not used: its hand-eye" in line for line in found.warnings) == luck
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_three_images_of_each_pose_are_not_judged_by_each_other(plan, seed):
+    """Bundle adjustment over pixels then had the smaller error on each fifth image, was used, and was off by 4 mm."""
+    draws = np.random.default_rng((seed, 5))
+    robot = simulated_arm.robot(draws, simulated_arm.Errors())
+    once = simulated_arm.take_pictures(robot, plan.calibrate_rad[[0, 1, 2, 3, 8, 9, 10, 11]], draws)
+    views = once.take(np.repeat(np.arange(8), 3))
+    noise_px = draws.normal(0.0, 0.2, views.corners_px.shape)
+    views = views._replace(corners_px=views.corners_px + noise_px, names=tuple(f"image {n}" for n in range(24)))
+    found = _estimate(views, guess=placements.CAMERA_ON_TOOL)
+    assert found.method == "gls"
+    assert _apart(found.state.hand_eye, robot.in_gauge().hand_eye)[0] < 2e-3
+
+
 def test_servo_zeros_are_found_to_a_fraction_of_a_degree(calibrated):
     truth = calibrated.robot.in_gauge()
     assert np.degrees(np.abs(calibrated.found.state.zeros_rad - truth.zeros_rad)).max() < 0.6
