@@ -71,9 +71,22 @@ def stops(views: Views) -> NDArray[np.int64]:
     """(n,) at which stop of the arm each image was taken: of one stop all have the same errors of the servos, and tell of each other."""
     if not isinstance(views.arm, ServoArm):
         return np.arange(len(views.names))
-    apart = np.abs(views.arm.commanded[:, None] - views.arm.commanded[None]).max(axis=-1)
-    first = np.argmax(apart < SAME_RAD, axis=1)
+    first = np.argmax(_alike(views.arm, views.arm), axis=1)
     return np.asarray(np.unique(first, return_inverse=True)[1])
+
+
+def known(views: Views, estimated_from: Views) -> NDArray[np.bool_]:
+    """(n,) whether images are of poses that an estimate was made from."""
+    one, other = views.arm, estimated_from.arm
+    if not (isinstance(one, ServoArm) and isinstance(other, ServoArm)):
+        return np.zeros(len(views.names), dtype=bool)
+    return np.asarray(_alike(one, other).any(axis=1))
+
+
+def _alike(one: ServoArm, other: ServoArm) -> NDArray[np.bool_]:
+    """(n, m)"""
+    apart = np.abs(one.commanded[:, None] - other.commanded[None]).max(axis=-1)
+    return np.asarray(apart < SAME_RAD)
 
 
 def jackknife(problem: gls.Problem, fit: gls.Fit) -> Float64:

@@ -65,6 +65,13 @@ def test_three_images_of_each_pose_are_not_judged_by_each_other(plan, seed):
     assert _apart(found.state.hand_eye, robot.in_gauge().hand_eye)[0] < 2e-3
 
 
+def test_images_of_poses_that_were_estimated_from_are_no_verdict(calibrated):
+    names = tuple(f"again {n}" for n in range(8))
+    again = calibrated.views.take(np.arange(8))._replace(names=names)
+    with pytest.raises(CalibrationError, match=r"0 of 8 held-out images can be used \(again . is of a pose that .* at least 3"):
+        _estimate(calibrated.views, held_out=again)
+
+
 def test_servo_zeros_are_found_to_a_fraction_of_a_degree(calibrated):
     truth = calibrated.robot.in_gauge()
     assert np.degrees(np.abs(calibrated.found.state.zeros_rad - truth.zeros_rad)).max() < 0.6
