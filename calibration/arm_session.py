@@ -133,7 +133,7 @@ def views_of(session: "Session", posed: "Mapping[str, Posed]", arm: ArmAsTaken, 
 def solve(views: Views, held_out: Views | None, points: Float64, lens: Lens, arm: ArmAsTaken, guess: Float64) -> Solved:
     """Directions first, then the estimate; raises `CalibrationError`, which names the order of the joints where that is what is wrong."""
     told, pivots = lens_of(lens.intrinsics, lens.distortion), servo_zeros.pivots_rad(arm.bus)
-    usable = views.take(np.flatnonzero(np.isfinite(views.corners_px[..., 0]).sum(axis=1) >= CORNERS_MIN))
+    usable = views.take(np.flatnonzero(np.isfinite(views.corners_px[..., 0]).sum(axis=1) >= min(CORNERS_MIN, len(points))))
     signs: tuple[int, ...] = (1,) * 5
     if len(usable.names) >= IMAGES_MIN:  # with fewer the estimate says so
         _require_motion(usable, points, told, guess)

@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     epilog = (
-        "Exit codes: 0 done, 1 camera or bus is away, 2 wrong options or files, 4 a runtime has the robot, "
+        "Exit codes: 0 done, 1 camera or bus is away, 2 wrong options or files, 4 a runtime has the robot, or nobody said yes, "
         "9 refused: the reason is said, and nothing was written."
     )
     for step in (board.board, board.ruler, intrinsics.intrinsics, hand_eye.handeye, hand_eye.servos, grid.grid, depth.depth, block.block):

@@ -136,7 +136,7 @@ def plot(grid: Grid, file: Path | BinaryIO) -> None:
         f"shift ({told.shift_mm[0]:+.1f}, {told.shift_mm[1]:+.1f}) mm, turn {told.turn_deg:+.1f}°, without both {told.left_mm:.1f} mm",
         fontsize=10,
     )
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=120, format="png")
 
 
 MARGIN_MM = 25.0  # room for arrows

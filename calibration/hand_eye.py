@@ -16,7 +16,7 @@ from calibration import error_curves, gls, observability
 from calibration.arm import closed_form
 from calibration.arm.images import CORNERS_MIN, Rejected, gated, in_order
 from calibration.arm.model import Arm, CameraPlace, ServoArm, State, Views, inverse, state_names
-from calibration.held_out import HeldOut, held_out_errors, jackknife
+from calibration.held_out import HeldOut, held_out_errors, jackknife, known
 from calibration.lens import FITTED
 from edge.calibration import Calibration, Check, FixedCamera, ForearmCamera, HandEye, Row, made
 from edge.errors import CalibrationError
@@ -187,12 +187,16 @@ def _fresh(held_out: Views, problem: gls.Problem, fit: gls.Fit) -> tuple[Views, 
     """Held-out images in which the board is as it is in the others; they, too, may be spoilt, and are then named."""
     views, left_out = in_order(held_out), []
     count = np.isfinite(views.corners_px[..., 0]).sum(axis=1)
-    good = count >= CORNERS_MIN
-    left_out += [Rejected(views.names[i], f"shows {count[i]} corners, expected {CORNERS_MIN}") for i in np.flatnonzero(~good)]
+    wanted = min(CORNERS_MIN, len(problem.points_m))
+    good = count >= wanted
+    left_out += [Rejected(views.names[i], f"shows {count[i]} corners, expected {wanted}") for i in np.flatnonzero(~good)]
+    seen = known(views, problem.views)
+    left_out += [Rejected(views.names[i], "is of a pose that was estimated from") for i in np.flatnonzero(good & seen)]
+    good &= ~seen
     if good.sum() < HELD_OUT_MIN:
         why = f" ({left_out[0].name} {left_out[0].reason})" if left_out else ""
         raise CalibrationError(
-            f"{good.sum()} of {len(good)} held-out images can be used{why}, expected at least {HELD_OUT_MIN}; show more of the board"
+            f"{good.sum()} of {len(good)} held-out images can be used{why}, expected at least {HELD_OUT_MIN}; take others"
         )
     views = views.take(np.flatnonzero(good))
     mine = problem._replace(views=views)

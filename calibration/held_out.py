@@ -1,15 +1,20 @@
-"""How good an estimate is on images that it did not see, and how far it moves when images are left out."""
+"""How good an estimate is on images that it did not see, and how far it moves when images are left out.
+
+Images of one stop of the arm go together: else each would be judged by its likes, which bundle adjustment over pixels follows closest.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration import gls
-from calibration.arm.model import State, Views, transform_board_to_camera
+from calibration.arm.model import ServoArm, State, Views, transform_board_to_camera
 from calibration.lens import FITTED, rays
 from edge.messages import Float64
 
 FOLDS = 5
+SAME_RAD = np.radians(0.5)  # nearer in all joints is the same stop: a read-back has 0.1° of noise, planned poses are degrees apart
 
 
 class HeldOut(NamedTuple):
@@ -51,9 +56,9 @@ def held_out_errors(clean: gls.Problem, fit: gls.Fit, pixel_problem: gls.Problem
         return HeldOut(plane_errors_m(fit.state, fresh, points), plane_errors_m(pixel.state, fresh, points), training)
     lens_columns = np.arange(len(clean.free)) >= len(clean.free) - FITTED
     both = np.empty((2, len(views.names)))
+    which = stops(views) % FOLDS
     for fold in range(FOLDS):
-        out = np.flatnonzero(np.arange(len(views.names)) % FOLDS == fold)
-        rest = np.flatnonzero(np.arange(len(views.names)) % FOLDS != fold)
+        out, rest = np.flatnonzero(which == fold), np.flatnonzero(which != fold)
         for row, (problem, whole) in enumerate(((clean, fit), (pixel_problem, pixel))):
             # The lens stays as all images have it: a fold has too few to bend it anew.
             fixed = problem._replace(told=problem.told._replace(lens=whole.state.lens), free=problem.free & ~lens_columns)
@@ -62,9 +67,33 @@ def held_out_errors(clean: gls.Problem, fit: gls.Fit, pixel_problem: gls.Problem
     return HeldOut(both[0], both[1], training)
 
 
+def stops(views: Views) -> NDArray[np.int64]:
+    """(n,) at which stop of the arm each image was taken: of one stop all have the same errors of the servos, and tell of each other."""
+    if not isinstance(views.arm, ServoArm):
+        return np.arange(len(views.names))
+    first = np.argmax(_alike(views.arm, views.arm), axis=1)
+    return np.asarray(np.unique(first, return_inverse=True)[1])
+
+
+def known(views: Views, estimated_from: Views) -> NDArray[np.bool_]:
+    """(n,) whether images are of poses that an estimate was made from."""
+    one, other = views.arm, estimated_from.arm
+    if not (isinstance(one, ServoArm) and isinstance(other, ServoArm)):
+        return np.zeros(len(views.names), dtype=bool)
+    return np.asarray(_alike(one, other).any(axis=1))
+
+
+def _alike(one: ServoArm, other: ServoArm) -> NDArray[np.bool_]:
+    """(n, m)"""
+    apart = np.abs(one.commanded[:, None] - other.commanded[None]).max(axis=-1)
+    return np.asarray(apart < SAME_RAD)
+
+
 def jackknife(problem: gls.Problem, fit: gls.Fit) -> Float64:
-    """Covariance (p, p) from what changes when each image is left out in turn, in one step each: it asks no model of the noise."""
-    matrices, right = gls.scores(problem, fit)
+    """Covariance (p, p) from what changes when each stop is left out in turn, in one step each: it asks no model of the noise."""
+    which = stops(problem.views)
+    by_stop = 1.0 * (which[:, None] == np.arange(which.max() + 1))  # (n, stops)
+    matrices, right = (np.einsum("is,i...->s...", by_stop, each) for each in gls.scores(problem, fit))
     free = problem.free
     total = matrices.sum(axis=0) + np.diag(1.0 / problem.prior_sigma[free] ** 2)
     size = np.sqrt(np.diag(total))

@@ -23,5 +23,5 @@ def load(path: Path, kind: Any, name: str, remedy: str) -> Any:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise ConfigError(f"{name} {path} cannot be read ({error.strerror}); {remedy}") from None
-    except ValueError as error:  # msgspec's own errors, and invalid UTF-8
+    except (ValueError, RecursionError) as error:  # ValueError: msgspec's own errors, and invalid UTF-8
         raise ConfigError(f"{name} {path} is damaged or not ours ({error}); {remedy}") from None

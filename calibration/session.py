@@ -84,6 +84,16 @@ def _decoded(data: bytes, path: Path) -> Image:
     return np.asarray(image, np.uint8)
 
 
+def make_folder(folder: Path) -> None:
+    """For images; raises `ConfigError` where there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} is no folder, and none can be made ({error.strerror}), expected one for images; name another"
+        ) from None
+
+
 def has_images(folder: Path) -> bool:
     """Whether there is any; False where there is no folder."""
     return any(path.suffix.lower() in SUFFIXES for path in folder.glob("*"))

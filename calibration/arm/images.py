@@ -30,8 +30,9 @@ def in_order(views: Views) -> Views:
 def gated(views: Views, points_m: Float64, lens: Float64) -> tuple[Views, list[Rejected]]:
     """The images that show enough of the board, and show it as it is."""
     count = np.isfinite(views.corners_px[..., 0]).sum(axis=1)
-    enough = count >= min(CORNERS_MIN, len(points_m))
-    left_out = [Rejected(views.names[i], f"shows {count[i]} corners, expected {CORNERS_MIN}") for i in np.flatnonzero(~enough)]
+    wanted = min(CORNERS_MIN, len(points_m))
+    enough = count >= wanted
+    left_out = [Rejected(views.names[i], f"shows {count[i]} corners, expected {wanted}") for i in np.flatnonzero(~enough)]
     views = views.take(np.flatnonzero(enough))
     _require_images(views, left_out)
     found = closed_form.board_poses(views.corners_px, points_m, lens)

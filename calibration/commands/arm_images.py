@@ -100,14 +100,17 @@ def _ready(folder: Path, board: "Board", config: "Config", before: "Calibration"
     """The configuration with the servos as calibrated, and what is where; raises `ConfigError` for a folder begun with other ones."""
     from calibration import arm_session
     from calibration.live import arm_images
+    from calibration.session import make_folder
     from edge.buses import travel
     from edge.kinematics import Mount
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     arm = arm_session.arm_as_taken(folder / arm_session.NAME, config, before, camera)
     now = arm_session.in_force(config, before, arm.camera)
     if arm != now:
-        raise ConfigError(f"{folder} was begun with servos that have been corrected since, expected the same; take a new folder")
+        raise ConfigError(
+            f"{folder} was begun with other servos than now (corrected since, or another --config), expected the same; take a new folder"
+        )
     assert before.lens is not None
     where = arm_images.scene(before.lens, board, Mount(now.mount.base_height_m, now.mount.inverted), arm.camera)
     return msgspec.structs.replace(config, mount=now.mount, bus=now.bus), where._replace(limits=travel.limits_of(now.bus))
@@ -128,9 +131,13 @@ def _read(settings: "Config") -> "Float64 | None":
         if reads_back:
             with opened(settings) as line:
                 pose = line.pose()
-            if pose is not None:
+            if pose is None:
+                typer.echo("not every servo tells where it is; look at cables and ids: dofbot servo read", err=True)
+                continue
+            outside = _outside(np.degrees(pose.joints_rad).tolist())
+            if not outside:
                 return np.array(pose.joints_rad)
-            typer.echo("not every servo tells where it is; look at cables and ids: dofbot servo read", err=True)
+            typer.echo(f"{outside}; turn it back by hand", err=True)
             continue
         try:
             degrees = [float(word) for word in text.replace(",", " ").split()]
@@ -139,6 +146,18 @@ def _read(settings: "Config") -> "Float64 | None":
         if len(degrees) == 5 and all(low <= deg <= high for low, deg, high in zip(LEAST_DEG, degrees, MOST_DEG, strict=False)):
             return np.radians(degrees)
         typer.echo(f"'{text}' are not five angles inside the joints' limits", err=True)
+
+
+def _outside(joints_deg: "list[float]") -> str:
+    """The first joint that the table of joints would not take, in words; empty: there is none."""
+    from calibration.arm.joints_file import SLACK_DEG
+    from edge.buses.servos import LEAST_DEG, MOST_DEG
+    from edge.robot import JOINT_NAMES
+
+    for name, deg, low, high in zip(JOINT_NAMES, joints_deg, LEAST_DEG, MOST_DEG, strict=False):
+        if not low - SLACK_DEG <= deg <= high + SLACK_DEG:
+            return f"{name} is at {deg:.0f}°, expected {low:.0f}…{high:.0f}°"
+    return ""
 
 
 def _hand_over_board(arm: "SlowArm") -> None:
@@ -173,10 +192,11 @@ def _taking(config: "Config", before: "Calibration", path: Path, command: str, s
 
 
 def _by_command(command: str, path: Path) -> None:
-    words = [word.replace("{}", str(path)) for word in shlex.split(command)]
+    path.unlink(missing_ok=True)  # of a run that was ended in between: another pose
     try:
+        words = [word.replace("{}", str(path)) for word in shlex.split(command)] or [""]
         subprocess.run(words, check=True, timeout=TAKE_WITHIN_S, stdout=STDERR)  # stdout may be for JSON
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise CalibrationError(f"--take did not work ({error}), expected an image in {path}; try the command by hand") from None
     if not path.is_file():
         raise CalibrationError(f"--take wrote no image, expected {path}; put {{}} where the command takes its file name")

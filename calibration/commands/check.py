@@ -46,6 +46,7 @@ def check(
     What decides is how many mm beside its place on the board a block would be looked for. A board that was moved looks the same.
     """
     from calibration import check as checks
+    from edge import calibration as files
     from edge.cameras import camera_check
 
     lens: Lens | None = None
@@ -64,6 +65,8 @@ def check(
         else:
             if images is None:
                 raise ConfigError("--images or --live, expected one of both; give the folder, or let the camera take the image")
+            if calibration:
+                files.load(calibration)  # raises for a file that is none, beside which nobody would look for the result
             session = look_at(images, drawn, quiet=True)
             seen, size = [one.detection() for one in session.used.values()], session.size
         if learn:

@@ -163,14 +163,16 @@ def _collect_simulated(images: Path | None, camera: Camera, seed: int) -> Path:
 
 def _simulated_folder(images: Path | None, camera: Camera, calibration: Path | None, seed: int, *, live: bool) -> Path:
     """Where a simulated arm's pictures go; raises `ConfigError` for a folder with other ones."""
+    from calibration.session import make_folder
     from calibration.simulated import session as simulated_session
 
     folder = images or Path(f"simulated-arm-{seed}{'-live' * live}{'' if camera == 'wrist' else f'-{camera}'}")
     if calibration and calibration != folder / simulated_session.CALIBRATION:
         raise ConfigError(f"--calibration {calibration} with --simulate, expected none: what a simulated arm has goes into {folder} only")
+    make_folder(folder)
     before = simulated_session.truth_of(folder)
     wanted = (seed, camera, live)
-    if folder.exists() and (any(folder.iterdir()) if before is None else (before.seed, before.camera, before.live) != wanted):
+    if any(folder.iterdir()) if before is None else (before.seed, before.camera, before.live) != wanted:
         options = f"--simulate --seed {seed} --camera {camera}{' --live' * live}"
         raise ConfigError(f"--images {folder} has other images, expected a new folder, or one of {options}; name another")
     return folder
@@ -301,7 +303,7 @@ def _show(source: Source, page: Path) -> None:
 
     found, console = source.solved.found, Console(width=110)
     for name, why in arm_page.rejected({}, found.rejected).items():
-        console.print(f"left out: {name} {why}", highlight=False, soft_wrap=True)
+        console.print(f"left out: {name} {why}", highlight=False, markup=False, soft_wrap=True)
     table = Table("", "generalised least squares", "bundle adjustment over pixels", title="Both methods")
     for row in arm_page.both_methods(found):
         table.add_row(*row)
@@ -314,7 +316,7 @@ def _show(source: Source, page: Path) -> None:
     console.print(hand_eye.describe(found), highlight=False, soft_wrap=True)
     _show_servos(source.solved)
     _show_truth(source)
-    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_servos(solved: "Solved") -> None:

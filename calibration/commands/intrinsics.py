@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from calibration.verdict import Figure
 
 POLL_S = 0.5
+FOCAL_MIN, FOCAL_MAX = 0.2, 5.0  # of the image's width: fields of view of 136° and 11°
 
 Factory = tuple[float, float, float, float]  # fx, fy, cx, cy
 
@@ -213,6 +214,11 @@ def _lens_from(session: "Session", board: "Board", factory: Factory | None, *, q
     from edge.messages import Intrinsics
 
     size = session.size
+    if factory and not _is_plausible(factory, size):
+        raise ConfigError(
+            f"--factory is {' '.join(f'{one:g}' for one in factory)}, expected FX and FY of {FOCAL_MIN:g} to {FOCAL_MAX:g} times the "
+            f"image's width, and CX, CY in its {size[0]} × {size[1]} pixels; leave it out where you do not know it"
+        )
     seen = coverage.counts((one.detection().corners_px for one in session.used.values()), size)
     if not quiet:
         typer.echo(f"corners seen in {coverage.share(seen):.0%} of the image:\n{coverage.picture(seen)}")
@@ -223,6 +229,12 @@ def _lens_from(session: "Session", board: "Board", factory: Factory | None, *, q
         advice = "" if one.state == "good" else f"  → {one.remedy}"
         typer.echo(f"{one.state:9} {one.found:8.3g}  (good {one.good:g}, at most {one.limit:g})  {one.name}{advice}")
     return found, judged
+
+
+def _is_plausible(factory: Factory, size: tuple[int, int]) -> bool:
+    *focal, cx, cy = factory
+    width, height = size
+    return all(FOCAL_MIN * width <= one <= FOCAL_MAX * width for one in focal) and 0.0 <= cx <= width and 0.0 <= cy <= height
 
 
 def _wait_for_images(folder: Path) -> None:

@@ -38,7 +38,7 @@ def look_at(folder: Path, board: "Board", *, quiet: bool) -> "Session":
         def show(name: str, seen: Seen) -> None:
             progress.advance(task)
             if seen.refused:
-                progress.console.print(f"{name}: {seen.refused}", highlight=False, soft_wrap=True)
+                progress.console.print(f"{name}: {seen.refused}", highlight=False, markup=False, soft_wrap=True)
 
         return look(folder, board, show)
 
@@ -91,10 +91,10 @@ def depth_image(image: Path) -> "Float32":
 
     path = image.with_suffix(".npy")
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False), np.float32)
+    except (OSError, ValueError, MemoryError) as error:
         raise ConfigError(f"{path} cannot be read ({error}), expected the depth image of {image.name} in metres") from None
-    return np.asarray(found, np.float32)
 
 
 def write_parts(path: Path, config: Path | None, **parts: Any) -> None:

@@ -81,7 +81,10 @@ def robot(path: Path, config: Path | None, touches: Path) -> Robot:
     arm = arm_session.arm_as_taken(kept, settings, before)
     now = arm_session.in_force(settings, before)
     if arm != now:
-        raise ConfigError(f"{touches} was touched with servos that have been corrected since, expected the same; touch into a new file")
+        raise ConfigError(
+            f"{touches} was touched with other servos than now (corrected since, or another --config), expected the same; "
+            "touch into a new file"
+        )
     return Robot(path, msgspec.structs.replace(settings, mount=now.mount, bus=now.bus), before, arm)
 
 
@@ -258,7 +261,7 @@ def remedy(found: Touches) -> str:
 
 
 def write(found: Touches, one: Robot) -> None:
-    """Put joint 1's zero into the calibration file; raises `CalibrationError`, and then nothing is written, where it is not sure."""
+    """Put joint 1's zero into the calibration file; raises `CalibrationError` where it is not sure, and then nothing is written."""
     from calibration.servo_zeros import Turns, corrected
 
     turn = found.turn
@@ -280,15 +283,18 @@ def write(found: Touches, one: Robot) -> None:
         raise CalibrationError(f"{what}; nothing was written: calibrate the hand-eye and the servos first, then touch again")
     driver = one.arm.bus.driver
     before = getattr(one.before, driver)
+    now = files.load(one.calibration) if one.calibration.exists() else one.before  # other steps may be done meanwhile
+    if getattr(now, driver) != before:
+        raise ConfigError(f"the servos in {one.calibration} were corrected meanwhile, expected the same; nothing was written: touch again")
     sigma = (before.made.sigma if before else {}) | {"joint1.zero_deg": sigma_deg}
     kept = tuple(check for check in (before.made.checks if before else ()) if check.name not in {new.name for new in checks})
     part = corrected(one.arm.bus, [Turns(1, zero_deg, 1.0), *(Turns(1, 0.0, 1.0),) * 4], files.made(BY, sigma, (*kept, *checks)))
-    files.save(one.calibration, msgspec.structs.replace(one.before, **{driver: part}, fixed_camera=_turned(one, turn.zero_rad)))
+    files.save(one.calibration, msgspec.structs.replace(now, **{driver: part}, fixed_camera=_turned(now, one, turn.zero_rad)))
 
 
-def _turned(one: Robot, zero_rad: float) -> files.FixedCamera | None:
+def _turned(now: files.Calibration, one: Robot, zero_rad: float) -> files.FixedCamera | None:
     """A camera on a stand was found on the table as it was: turned about the base axis by joint 1's zero."""
-    found, base = one.before.fixed_camera, _scene(one).mount.transform_base_to_table()
+    found, base = now.fixed_camera, _scene(one).mount.transform_base_to_table()
     if found is None:
         return None
     turn = np.eye(4)

@@ -16,7 +16,7 @@ from calibration.detect import Detection, detect
 from calibration.live.place import Place, place_of
 from calibration.live.stills import Stills, why_black
 from calibration.opencv import Image, Lens
-from calibration.session import Session, has_images, look
+from calibration.session import Session, has_images, look, make_folder
 from edge.errors import CalibrationError, ConfigError, ObservationError
 from edge.files import write_atomically
 from edge.messages import Float32, Frame
@@ -68,7 +68,7 @@ class Collection:
         self._keeps_depth = keeps_depth
         self._before: tuple[Detection, float] | None = None
         self._explained_s, self._reason = -EXPLAIN_EVERY_S, ""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.session = Session(board)
         if has_images(folder):
             self._resume()

@@ -3,9 +3,10 @@
 For calibrating only: no policy, no camera in the loop. Ctrl-C takes it back to its park pose, a second one lets it go where it is.
 """
 
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from math import ceil
 
 import msgspec
@@ -161,7 +162,7 @@ def opened(config: Config, scene: Scene, stops_rad: Float64, emulated: EmulatedA
     check_free(config)
     clock = emulated.clock if emulated else MonotonicClock()
     bus = _bus(config, emulated, clock)
-    with ends_as_ctrl_c(), closing(bus):
+    with ends_as_ctrl_c(), _let_go(bus):
         bus.open()
         at = bus.measured() or parked()
         _require_way_home(scene, at, stops_rad)
@@ -170,6 +171,20 @@ def opened(config: Config, scene: Scene, stops_rad: Float64, emulated: EmulatedA
             yield arm
         finally:
             arm.go_home()
+
+
+@contextmanager
+def _let_go(bus: ServoBus) -> Iterator[None]:
+    """Close it however this ends; one Ctrl-C more must not interrupt that."""
+    try:
+        yield
+    finally:
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            bus.close()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _require_way_home(scene: Scene, at: JointCommand, stops_rad: Float64) -> None:

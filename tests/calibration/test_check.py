@@ -119,7 +119,8 @@ def test_what_cannot_be_said_is_an_error(tmp_path: Path) -> None:
     check.save(tmp_path / "reference.json", reference)
     assert check.load(tmp_path / "reference.json") == reference
     (tmp_path / "reference.json").write_bytes(b"{}")
-    for path in (tmp_path / "reference.json", tmp_path / "none.json"):
+    (tmp_path / "deep.json").write_bytes(b'{"board":{"a":' + 100_000 * b"[")
+    for path in (tmp_path / "reference.json", tmp_path / "deep.json", tmp_path / "none.json"):
         with pytest.raises(ConfigError, match="--learn"):
             check.load(path)
 

@@ -1,5 +1,6 @@
 """From the command line: a board, a lens from a folder of images, a block, and whether the camera has moved; refusals write nothing."""
 
+import io
 import json
 import struct
 import zlib
@@ -268,3 +269,51 @@ def test_a_lens_is_needed_first(tmp_path: Path, printed: Path) -> None:
     message = refusal(run("depth", "--images", tmp_path, "--board", printed, "--calibration", path), ConfigError)
     assert "dofbot calibrate intrinsics first" in message
     assert Lens(LENS.intrinsics).distortion == (0.0,) * 5
+
+
+def test_a_check_is_kept_beside_a_calibration_only(tmp_path: Path, printed: Path) -> None:
+    folder, path = put(tmp_path / "returns", {f"{n}.png": views()[1][1] for n in range(5)}), calibrated(tmp_path / "calibration.json")
+    common = ("check", "--images", folder, "--reference", tmp_path / "reference.json", "--calibration")
+    assert run(*common, path, "--learn", "--board", printed).exit_code == 0
+    for wrong in (tmp_path / "calibratoin.json", printed):
+        result = run(*common, wrong)
+        assert result.exit_code == 2
+        assert f"cannot say: calibration {wrong}" in result.output
+    assert run(*common, path).exit_code == 0
+    assert [found.name for found in tmp_path.glob("*.checked")] == ["calibration.json.checked"]
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"junk",
+        b"PK\x03\x04junk",
+        _npy(np.ones((480, 640)))[:500],
+        _npy(np.full((480, 640), "far")),
+        _npy(np.ones(2)).replace(b"(2,)", b"(9" + 15 * b"0" + b",)"),
+    ],
+)
+def test_a_depth_image_that_is_none_is_named(tmp_path: Path, printed: Path, data: bytes) -> None:
+    folder = put(tmp_path / "depth", {"a.png": views()[1][1]})
+    (folder / "a.npy").write_bytes(data)
+    path = calibrated(tmp_path / "calibration.json")
+    message = refusal(run("depth", "--images", folder, "--board", printed, "--calibration", path), ConfigError)
+    assert "a.npy cannot be read" in message
+    assert "expected the depth image of a.png in metres" in message
+
+
+@pytest.mark.parametrize(
+    "factory", [(0, 0, 0, 0), (-605, 605, 320, 240), ("inf", 605, 320, 240), (605, 605, 1e9, 240), (605, 605, 320, -1)]
+)
+def test_factory_numbers_that_no_lens_has_are_refused(tmp_path: Path, printed: Path, factory: tuple[object, ...]) -> None:
+    """The solver went on for ever with some."""
+    corners_only(tmp_path / "images", 8, seed=1)
+    common = ("--images", tmp_path / "images", "--board", printed, "--serial", "7", "--calibration", tmp_path / "calibration.json")
+    assert "expected FX and FY of" in refusal(run("intrinsics", *common, "--factory", *factory), ConfigError)

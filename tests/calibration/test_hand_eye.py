@@ -51,6 +51,27 @@ def test_a_good_arm_is_not_refused_by_bad_luck(plan, seed, images, luck):
     assert any("over pixels has the smaller held-out error and is not used: its hand-eye" in line for line in found.warnings) == luck
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_three_images_of_each_pose_are_not_judged_by_each_other(plan, seed):
+    """Bundle adjustment over pixels then had the smaller error on each fifth image, was used, and was off by 4 mm."""
+    draws = np.random.default_rng((seed, 5))
+    robot = simulated_arm.robot(draws, simulated_arm.Errors())
+    once = simulated_arm.take_pictures(robot, plan.calibrate_rad[[0, 1, 2, 3, 8, 9, 10, 11]], draws)
+    views = once.take(np.repeat(np.arange(8), 3))
+    noise_px = draws.normal(0.0, 0.2, views.corners_px.shape)
+    views = views._replace(corners_px=views.corners_px + noise_px, names=tuple(f"image {n}" for n in range(24)))
+    found = _estimate(views, guess=placements.CAMERA_ON_TOOL)
+    assert found.method == "gls"
+    assert _apart(found.state.hand_eye, robot.in_gauge().hand_eye)[0] < 2e-3
+
+
+def test_images_of_poses_that_were_estimated_from_are_no_verdict(calibrated):
+    names = tuple(f"again {n}" for n in range(8))
+    again = calibrated.views.take(np.arange(8))._replace(names=names)
+    with pytest.raises(CalibrationError, match=r"0 of 8 held-out images can be used \(again . is of a pose that .* at least 3"):
+        _estimate(calibrated.views, held_out=again)
+
+
 def test_servo_zeros_are_found_to_a_fraction_of_a_degree(calibrated):
     truth = calibrated.robot.in_gauge()
     assert np.degrees(np.abs(calibrated.found.state.zeros_rad - truth.zeros_rad)).max() < 0.6
@@ -239,6 +260,15 @@ def test_a_verdict_from_fewer_than_three_images_is_none(calibrated, usable):
     corners[usable:, 8:] = np.nan
     with pytest.raises(CalibrationError, match=f"{usable} of 8 held-out images can be used .*shows . corners, expected 12.*at least 3"):
         _estimate(calibrated.views, held_out=calibrated.held_out._replace(corners_px=corners))
+
+
+def test_a_board_of_fewer_corners_than_an_image_should_show_can_be_judged_by(plan):
+    few = np.array([7, 8, 9, 10, 13, 14, 15, 16])  # in the middle, so that most images show all
+    views, held_out = (
+        part._replace(corners_px=part.corners_px[:, few]) for part in map(_pictures, (plan.calibrate_rad, plan.held_out_rad))
+    )
+    found = hand_eye.estimate(views, POINTS_M[few], LENS, held_out=held_out, guess=placements.CAMERA_ON_TOOL)
+    assert len(found.held_out.gls_m) >= 3
 
 
 def test_ids_that_run_backwards_everywhere_only_turn_the_board(calibrated):

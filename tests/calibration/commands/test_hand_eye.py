@@ -151,6 +151,30 @@ def test_the_grid_by_camera_is_told_in_millimetres_and_drawn(folder, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_map_is_a_png_whatever_its_name_ends_in(folder, tmp_path):
+    assert run("grid", "--images", folder, "--plot", tmp_path / "map.old").exit_code == 0
+    assert (tmp_path / "map.old").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_in_place_of_the_folder_is_said(folder, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    common = ("handeye", "--images", tmp_path / "file")
+    given = ("--board", folder / "board.json", "--calibration", folder / "calibration.json")
+    for options in (("--simulate",), ("--live", "--simulate"), ("--live", "--yes", *given)):
+        assert "file is no folder" in refusal(run(*common, *options), ConfigError)
+
+
+def test_brackets_in_a_name_are_shown_as_they_are(tmp_path, calibrated):
+    few = calibrated.views.corners_px.copy()
+    few[0, 8:] = np.nan
+    names = ("a [old]", *calibrated.views.names[1:])
+    folder = arm_folders.put(tmp_path / "arm [new]", calibrated.views._replace(corners_px=few, names=names), calibrated.held_out)
+    result = run("handeye", "--images", folder)
+    assert result.exit_code == 0, result.output
+    assert "a-a-[old].png shows" in result.stdout
+    assert "arm [new]/report.html" in result.stdout
+
+
 def test_the_grid_by_touch_needs_five_crossings_in_millimetres(tmp_path):
     rows = [f"{x},{y},{0.01 * x + 1},{-0.5}" for x in (-60, 0, 60) for y in (60, 120)]
     path = tmp_path / "touches.csv"

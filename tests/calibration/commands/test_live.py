@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from edge.clock import SteppedClock
 from edge.config import BusConfig, CalibrationConfig, Config
 from edge.errors import CalibrationError, ConfigError, ObservationError
 from edge.robot import PARK_RAD
+from edge.simulated.arm_errors import ArmErrors
 from edge.simulated.emulated_arm import EmulatedArm
 from firmware_tools import asking, emulated
 from tests.calibration import arm_folders
@@ -202,14 +204,14 @@ class Wrist:
 ARM = Config(bus=BusConfig(driver="dofbot_board", i2c="emulated"))
 
 
-def take_images(folder: Path, serial: str, *arguments: object, toml: str = ""):
+def take_images(folder: Path, serial: str, *arguments: object, toml: str = "", typed: str = ""):
     """`handeye --live` with an emulated arm; what is calibrated is a camera with that serial number."""
     config = folder / "arm.toml"
     config.write_text(f'[bus]\ndriver = "dofbot_board"\ni2c = "emulated"\n{REALSENSE}{toml}')
     boards.save(folder / "board.json", BOARD)
     calibrated(folder / "calibration.json", serial, driver="dofbot_board")
     paths = ("--images", folder / "arm", "--board", folder / "board.json", "--calibration", folder / "calibration.json")
-    return run("handeye", "--live", "--yes", *paths, "--config", config, *arguments)
+    return run("handeye", "--live", "--yes", *paths, "--config", config, *arguments, typed=typed)
 
 
 def test_the_arm_takes_its_images_with_the_configured_camera(tmp_path, monkeypatch, plan) -> None:
@@ -247,11 +249,31 @@ def test_a_calibration_of_another_robot_than_is_configured_moves_nothing(tmp_pat
     assert wrist.arm.clock.now_s() == 0.0
 
 
+@pytest.mark.parametrize(("joint2_deg", "rows"), [(60.0, 2), (100.0, 0)])
+def test_an_arm_that_is_moved_by_hand_is_read_back_as_far_as_its_joints_may_turn(tmp_path, monkeypatch, plan, joint2_deg, rows) -> None:
+    """One row beyond a limit would make the file one that is refused, with all that was taken before."""
+    arm = EmulatedArm(ARM.bus, SteppedClock(), errors=ArmErrors(), start_deg=(0.0, joint2_deg, 30.0, 20.0, 0.0, 20.0))
+    monkeypatch.setattr(emulated, "emulated_arm", lambda config: arm)
+    assert cv2.imwrite(str(tmp_path / "picture.png"), picture(0.25, 0.2))
+    result = take_images(tmp_path, "7", "--manual", "--take", f"cp {tmp_path / 'picture.png'} {{}}", typed="\n\nq\n")
+    table = tmp_path / "arm" / "joints.csv"
+    if rows:
+        assert "2 images can be used" in refusal(result, CalibrationError)
+        assert {round(float(np.degrees(one.joints_rad[1]))) for one in joints_file.load(table).values()} == {60}
+    else:
+        assert "joint2 is at 100°, expected -90…90°" in result.stderr
+        assert not table.exists()
+
+
 def test_another_camera_takes_images_by_a_command(tmp_path, monkeypatch, plan) -> None:
     Wrist(monkeypatch, ARM, plan)
     monkeypatch.setattr(stills, "_camera", lambda config: pytest.fail("the configured camera was opened"))
     assert "--take wrote no image" in refusal(take_images(tmp_path, "7", "--take", "true"), CalibrationError)
     assert "--take did not work" in refusal(take_images(tmp_path, "7", "--take", "false {}"), CalibrationError)
+    assert "--take did not work" in refusal(take_images(tmp_path, "7", "--take", "cp 'picture {}"), CalibrationError)
+    assert "--take did not work" in refusal(take_images(tmp_path, "7", "--take", " "), CalibrationError)
+    (tmp_path / "arm" / arm_images.name_of(0, False)).write_bytes(arm_folders.PICTURE)  # of a run that was ended in between
+    assert "--take wrote no image" in refusal(take_images(tmp_path, "7", "--take", "true"), CalibrationError)
     (tmp_path / "picture").write_bytes(arm_folders.PICTURE)
     result = take_images(tmp_path, "7", "--take", f"cp {tmp_path / 'picture'} {{}}")
     assert "no image shows the board" in refusal(result, CalibrationError)

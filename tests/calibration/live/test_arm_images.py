@@ -1,5 +1,7 @@
 """The arm moves itself from pose to pose: through the gate, clear of the table, parked however it ends; images go on where they were."""
 
+import signal
+
 import msgspec
 import numpy as np
 import pytest
@@ -92,6 +94,32 @@ def test_an_arm_that_something_holds_back_ends_it(stops):
     with pytest.raises(BusError, match="joint1 is .* from where it was sent"), slow_arm.opened(settings, SCENE, stops, emulated) as arm:
         arm.reach(goal)
     assert not any(emulated.powered())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_third_ctrl_c_does_not_keep_the_servos_powered(stops, monkeypatch, number):
+    class Bus:
+        is_open = True
+
+        def open(self):
+            pass
+
+        def measured(self):
+            return None
+
+        def write(self, command):
+            raise KeyboardInterrupt  # the second, on the way to park
+
+        def close(self):
+            signal.raise_signal(number)
+            self.is_open = False
+
+    bus = Bus()
+    monkeypatch.setattr(slow_arm, "_bus", lambda *_: bus)
+    with pytest.raises(KeyboardInterrupt), slow_arm.opened(config("pca9685"), SCENE, stops):
+        raise KeyboardInterrupt
+    assert not bus.is_open
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_every_planned_pose_has_a_way_that_stays_clear_of_the_table(stops):

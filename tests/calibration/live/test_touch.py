@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from calibration.arm.model import ServoArm
+from calibration.commands import touch as touch_command
 from calibration.live import plan_poses, slow_arm, touch, touch_plan, touches_file
 from calibration.live.plan_poses import POINTER_ABOVE_TABLE_M
 from calibration.simulated import arm as simulated_arm
@@ -208,6 +209,35 @@ def test_a_camera_on_a_stand_is_turned_with_the_table(tmp_path):
     assert run("grid", "--touch", tmp_path / "touches.csv", "--calibration", path, "--write").exit_code == 0
     found = np.array(files.load(path).fixed_camera.transform_camera_to_table)
     np.testing.assert_allclose(found[:2, 3], spin @ (0.0, 0.6), atol=1e-3)
+
+
+def test_what_was_measured_while_somebody_touched_is_kept(tmp_path, monkeypatch):
+    path, judge = tmp_path / "robot.json", touch_command.of_file
+    files.save(path, files.blank(Config(), "ab"))
+    places = np.array([(x, y) for x in (-80.0, 0.0, 80.0) for y in (60.0, 110.0)])
+    turn = np.radians(5.0)
+    spin = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    touches_file.save(tmp_path / "touches.csv", np.hstack((places, places @ spin.T - places)))
+    depth = files.DepthCorrection("7", 1.01, 0.001, files.made("another terminal"))
+
+    def meanwhile(*arguments):
+        files.save(path, msgspec.structs.replace(files.load(path), depth=depth))
+        return judge(*arguments)
+
+    monkeypatch.setattr(touch_command, "of_file", meanwhile)
+    assert run("grid", "--touch", tmp_path / "touches.csv", "--calibration", path, "--write").exit_code == 0
+    assert files.load(path).depth == depth
+    assert files.load(path).pca9685 is not None
+
+    def corrected(*arguments):
+        files.save(path, msgspec.structs.replace(files.load(path), pca9685=None))
+        return judge(*arguments)
+
+    monkeypatch.setattr(touch_command, "of_file", corrected)
+    (tmp_path / "touches.csv").rename(tmp_path / "again.csv")
+    again = run("grid", "--touch", tmp_path / "again.csv", "--calibration", path, "--write")
+    assert "corrected meanwhile" in refusal(again, ConfigError)
+    assert files.load(path).pca9685 is None
 
 
 @pytest.fixture
