@@ -30,7 +30,7 @@ from edge.states import GIVE_UP_S, REACTIONS, Cause, Standing, State, blocking, 
 from edge.task import PHASE_LIMIT_S, GraspTask, Phase
 from edge.vigil import Vigil
 
-ARM_WITHIN_S = 0.4  # a board that answers takes 0.1 s, and systemd's watchdog bears 0.5
+ARM_WITHIN_S = 0.3  # a board that answers takes 0.1 s; the watchdog bears 0.5, and may have been fed 0.14 before
 CHECK_EVERY_TICKS = 10  # of a bus that nothing is written to
 PAUSE_TICKS = 1.5  # without a set point: the servos have come to rest at the last one
 STOP_LIMIT_S = 4.0  # to park after a stop was asked for; then the servos are switched off where the arm is
