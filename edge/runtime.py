@@ -373,7 +373,7 @@ class Runtime:
     def _stay_where_it_is(self) -> None:
         """From now on the set points are where the joints were read to be, where they are; the fingers keep what they hold."""
         at = self._devices.bus.measured() or self._gate.position
-        self._gate = resting(at._replace(opening_m=self._gate.position.opening_m))
+        self._gate, self._unsure = resting(at._replace(opening_m=self._gate.position.opening_m)), None
         self._vigil.taken_up()
 
     def _go_on_with(self, phase: Phase) -> None:
