@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib.metadata import entry_points
+from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -94,9 +96,8 @@ def run(
     from edge.notify import Notifier
     from edge.service import opened, run_once, serve
 
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
     settings = configuration.load(config) if config else configuration.Config()
-    with closing(Notifier()) as systemd, opened(settings, not check, camera_within, systemd.status) as parts:
+    with _logging(verbose), closing(Notifier()) as systemd, opened(settings, not check, camera_within, systemd.status) as parts:
         if check:
             typer.echo("DISARMED: policy, bus and camera answer")
             return
@@ -128,6 +129,20 @@ def timing(
 
 control_cli.register(app)
 record_depth.register(app)
+
+
+@contextmanager
+def _logging(verbose: bool) -> Iterator[None]:
+    """Log lines are written in a thread of their own: a terminal that is paused (Ctrl-S) must not hold up the control loop."""
+    lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(message)s", handlers=[QueueHandler(lines)])
+    writer = QueueListener(lines, logging.StreamHandler())
+    writer.start()
+    try:
+        yield
+    finally:
+        writer.stop()
 
 
 @contextmanager

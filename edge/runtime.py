@@ -30,7 +30,7 @@ from edge.states import GIVE_UP_S, REACTIONS, Cause, Standing, State, blocking, 
 from edge.task import PHASE_LIMIT_S, GraspTask, Phase
 from edge.vigil import Vigil
 
-ARM_WITHIN_S = 0.4  # a board that answers takes 0.1 s, and systemd's watchdog bears 0.5
+ARM_WITHIN_S = 0.3  # a board that answers takes 0.1 s; the watchdog bears 0.5, and may have been fed 0.14 before
 CHECK_EVERY_TICKS = 10  # of a bus that nothing is written to
 PAUSE_TICKS = 1.5  # without a set point: the servos have come to rest at the last one
 STOP_LIMIT_S = 4.0  # to park after a stop was asked for; then the servos are switched off where the arm is
@@ -373,7 +373,7 @@ class Runtime:
     def _stay_where_it_is(self) -> None:
         """From now on the set points are where the joints were read to be, where they are; the fingers keep what they hold."""
         at = self._devices.bus.measured() or self._gate.position
-        self._gate = resting(at._replace(opening_m=self._gate.position.opening_m))
+        self._gate, self._unsure = resting(at._replace(opening_m=self._gate.position.opening_m)), None
         self._vigil.taken_up()
 
     def _go_on_with(self, phase: Phase) -> None:

@@ -1,5 +1,6 @@
 """`dofbot run` moves nothing unless told to, refuses what is wrong in one sentence, and parks when it is stopped."""
 
+import contextlib
 import json
 import os
 import re
@@ -483,6 +484,35 @@ def process(desk) -> Iterator[subprocess.Popen[str]]:
         time.sleep(0.5)  # HOMING takes 1 s
         yield process
         process.kill()
+
+
+def test_a_terminal_that_takes_no_line_holds_up_neither_the_arm_nor_its_stop(desk) -> None:
+    """Paused by Ctrl-S, or a pipe that nobody reads: what is logged waits, and the loop does not."""
+    desk.configure(simulator={"clock": "real"}, run={"grasps": 0})
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, bytes(4096))
+    os.set_blocking(full, True)
+    command = [sys.executable, "-m", "edge.cli", "run", "--verbose", "--config", str(desk.config), "--arm"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=full) as process:
+        try:
+            os.close(full)
+            assert desk.world.moving.wait(10.0)
+            process.send_signal(signal.SIGTERM)
+            ends_s = time.monotonic() + 5.0
+            while any(desk.world.pulses_us[-1]):
+                assert time.monotonic() < ends_s
+                time.sleep(0.02)
+            with os.fdopen(unread, "rb") as reader:
+                said = reader.read().lstrip(bytes(1)).decode()
+            assert process.wait(5.0) == 0
+        finally:
+            process.kill()
+    assert "INFO DISARMED → HOMING\n" in said
+    assert said.endswith("INFO PARK → DISARMED\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

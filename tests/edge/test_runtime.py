@@ -531,6 +531,17 @@ def test_a_blocked_joint_holds_where_it_is_until_a_person_has_looked() -> None:
     assert summary.safe_reason == ""
 
 
+def test_a_blocked_joint_is_not_pushed_by_what_arrived_late_when_it_was_found() -> None:
+    at_rad = TASK.park.joint2_rad + 0.1
+    rigs = [Rig(measured=blocked(at_rad))]
+    serve(rigs[0], 6.0, at_0=arm, at_0_1=grasping)
+    first = next(index for index, record in enumerate(rigs[0].records) if record.hold)
+    rigs.append(Rig(measured=blocked(at_rad), late=fails(lambda rig: rig.calls["late"] - 1 == first)))
+    serve(rigs[1], 6.0, at_0=arm, at_0_1=grasping)
+    for rig in rigs:
+        assert {command.joint2_rad for _, command in rig.sent[first + 2 :]} == {at_rad}
+
+
 def test_a_joint_that_is_blocked_on_the_way_to_park_is_released_after_five_seconds() -> None:
     rig = Rig(measured=blocked(0.2, free=lambda rig: "PARK" not in phases(rig)))
     summary = serve(rig, 15.0, at_0=arm, at_0_1=grasping, at_4=Runtime.park)

@@ -35,6 +35,7 @@ from edge.remote.commands import (
     SwapPolicy,
 )
 from edge.remote.orders import PUBLISH_EVERY_TICKS, Orders
+from edge.runtime import Runtime
 from edge.simulated.faults import Faults
 from edge.states import State
 from tests.edge.rig import CONTRACT, START_S, TASK, TICK_S, FakePolicy, Once, Rig, ended, is_parked, phases, raising, runtime
@@ -667,3 +668,70 @@ def test_what_the_server_answers_itself_is_refused_here() -> None:
     asked = desk.at(0.0, Heartbeat())
     desk.serve(0.5)
     assert text(asked.last) == "the control loop cannot heartbeat, expected a command for the arm"
+
+
+# Everything at once
+
+
+def at_times(rng: np.random.Generator, count: int, longest_s: float) -> Callable[[Rig], bool]:
+    """Whether it is one of some random moments that last a while; all are over after a minute."""
+    begins_s = START_S + rng.uniform(0.0, 48.0, count)
+    ends_s = begins_s + longest_s * rng.uniform(0.0, 1.0, count) ** 2
+    return lambda rig: bool(((begins_s <= rig.now_s) & (rig.now_s < ends_s)).any())
+
+
+class Model:
+    """Orders, and what must be true after them, whatever else happens."""
+
+    def __init__(self, desk: Desk, is_link_lost: Callable[[Rig], bool]) -> None:
+        self._desk, self._orders, self._is_link_lost = desk, desk.orders, is_link_lost
+        self._is_held = False
+
+    def __call__(self, now: Runtime) -> None:
+        desk, was = self._desk, now.state
+        desk.control.lost = "gone" if self._is_link_lost(desk.rig) else ""
+        due = [asked for at_s, asked in desk.control.todo if at_s <= desk.rig.now_s]
+        self._orders(now)
+        for asked in due:
+            if not isinstance(asked.first, Refused):
+                self._is_held = isinstance(asked.command, Hold)
+        self._is_held &= now.is_armed
+        assert now.phase == "IDLE" or not self._is_held, "moves though a person made it hold"
+        assert was != State.SAFE or now.state == State.SAFE or any(isinstance(asked.command, Reset) for asked in due)
+
+    def close(self, now: Runtime) -> None:
+        self._orders.close(now)
+
+
+@pytest.mark.parametrize("seed", [1, 12, 18, 20, 24, 26])  # each found that a late acknowledgement, or SAFE, moved a held arm
+def test_a_held_arm_stays_safe_stays_and_nobody_waits_for_ever_whatever_fails(seed: int) -> None:
+    """And once nothing fails any more, the arm is parked and grasps again."""
+    rng = np.random.default_rng(seed)
+    no_frame, silent, late, busy, alone = (at_times(rng, *how) for how in ((6, 8.0), (5, 7.0), (30, 0.1), (3, 9.0), (5, 12.0)))
+
+    def bus(rig: Rig) -> None:
+        if silent(rig):
+            raise BusError("no answer")
+
+    def acknowledged(rig: Rig) -> None:
+        if late(rig) or (rig.now_s < START_S + 60.0 and rng.random() < 0.05):
+            raise BusError("late")
+
+    def clock(rig: Rig) -> None:
+        rig.now_s += 0.025 if busy(rig) else 0.0
+
+    def opened(rig: Rig) -> None:
+        rig.is_at_rest = True  # it takes longer than this clock tells
+
+    camera = lambda rig: no_camera()(rig) if no_frame(rig) else rig.frame()  # noqa: E731
+    desk = Desk(camera=camera, bus=bus, late=acknowledged, clock=clock, open=opened)
+    commands = (Arm(), Arm(), Grasp(), Grasp(count=2), Hold(), Park(), Reset())
+    asked = [desk.at(second, commands[rng.integers(len(commands))]) for second in np.cumsum(rng.exponential(1.0, 60)) if second < 60.0]
+    asked += [desk.at(80.0 + 4.0 * turn, command) for turn, command in enumerate((Reset(), Park(), Reset()))]
+    arm, grasp, park = (desk.at(second, command) for second, command in ((95.0, Arm()), (96.0, Grasp()), (115.0, Park())))
+    desk.orders = Model(desk, alone)  # type: ignore[assignment]
+    desk.serve(125.0)
+    assert all(one.last for one in asked)
+    assert isinstance(arm.last, Done)
+    assert grasp.last == GraspResult(picked=1, missed=0, lost=0)
+    assert park.last == Done(text="parked, servos off")
