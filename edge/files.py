@@ -13,7 +13,7 @@ _BETWEEN_TRIES_S = 0.05
 
 def write_atomically(path: Path, data: bytes) -> None:
     """After a crash, a power cut or with a full disk `path` holds the old content or the new, whole. Raises `OSError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
@@ -33,7 +33,7 @@ def link_atomically(path: Path, target: Path | None) -> None:
     if target is None:
         path.unlink(missing_ok=True)
     else:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.parent / f".{path.name}.{os.getpid()}"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)
         temporary.replace(path)
