@@ -274,7 +274,7 @@ class Runtime:
             self._gate = resting(self._gate.position)
         passed = gate(self._gate, step.wanted, self._devices.limits, self._tick_s, self._tool_in_table_m)
         gated_s = time.perf_counter()
-        if self._bus.write(passed.command):
+        if self._bus.write(passed.command, now_s):
             self._took(step, passed, now_s)
         else:
             self._unsure = self._unsure or (step, passed, now_s)

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from edge import robot
+from edge.buses.lease import check_lease
 from edge.buses.servos import ServoBus
 from edge.clock import Clock
 from edge.errors import BusError
@@ -34,6 +35,8 @@ class Reference(NamedTuple):
 class CheckedBus:
     """Another servo bus; counts the set points that are sent to it, and those that break a limit, retries included.
 
+    One whose time is over when it comes here (`edge.buses.lease`) is not sent, and not counted.
+
     A set point may differ from the last acknowledged one by what the limits allow; after one that was not acknowledged, after
     a pause and after `open` or `release` the arm is at rest. Where servos are read back, being at rest where they are is allowed, too.
     """
@@ -57,6 +60,7 @@ class CheckedBus:
 
     def write(self, command: JointCommand) -> None:
         """Check and send one set point; raises `BusError` as the bus does, and never for what it finds."""
+        check_lease()
         self.sent += 1
         now_s = self.clock.now_s() if self.clock is not None else self._sent_s
         self._check(command, now_s)

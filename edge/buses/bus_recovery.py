@@ -33,9 +33,9 @@ class RecoveringBus:
         """Whether the bus has been silent for too long to be a glitch."""
         return self._bad_ticks >= BAD_TICKS
 
-    def write(self, command: JointCommand) -> bool:
-        """Whether the bus acknowledged. A lost one gets nothing before it is open again."""
-        if self._is_open and self._takes(lambda: self._bus.write(command)):
+    def write(self, command: JointCommand, since_s: float) -> bool:
+        """Whether the bus acknowledged what was decided on at `since_s`. A lost one gets nothing before it is open again."""
+        if self._is_open and self._takes(lambda: self._bus.write(command, since_s=since_s)):
             return True
         self._bad_ticks += 1
         self._is_open = self._is_open and not self.is_lost

@@ -36,8 +36,8 @@ class Verified(NamedTuple):
 class _Job:
     """One call for the thread, and until when it may send."""
 
-    def __init__(self, call: Callable[[], None], within_s: float) -> None:
-        self.began_s = time.monotonic()
+    def __init__(self, call: Callable[[], None], within_s: float, since_s: float | None = None) -> None:
+        self.began_s = time.monotonic() if since_s is None else since_s
         self.call = call
         self.done = Event()
         self.error: Exception | None = None
@@ -83,12 +83,14 @@ class BusWriter:
         # Opening moves nothing, so it may take as long as it takes.
         self._do("opening", self._bus.open, within_s, lease_s=float("inf"))
 
-    def write(self, command: JointCommand, within_s: float = WRITE_WITHIN_S) -> None:
+    def write(self, command: JointCommand, within_s: float = WRITE_WITHIN_S, since_s: float | None = None) -> None:
         """Send one set point; back when the device has acknowledged it. Raises `BusError`, at the latest after `within_s`.
 
-        At most two retries where the device did not acknowledge. While a call before still hangs, raises at once.
+        Nothing of it is sent later than `within_s` after `since_s` (CLOCK_MONOTONIC; None: now), when the gate looked how long the arm
+        had been without one: the machine may have been busy since, and the servos at rest. At most two retries where the device did not
+        acknowledge. While a call before still hangs, raises at once.
         """
-        self._do("writing", lambda: self._send(command), within_s, lease_s=within_s)
+        self._do("writing", lambda: self._send(command), within_s, lease_s=within_s, since_s=since_s)
 
     def check(self, within_s: float = WRITE_WITHIN_S) -> None:
         """See that the device answers, moving nothing; raises `BusError`, at the latest after `within_s`."""
@@ -152,14 +154,14 @@ class BusWriter:
         self._thread = None
         return None
 
-    def _do(self, what: str, call: Callable[[], None], within_s: float, lease_s: float) -> None:
+    def _do(self, what: str, call: Callable[[], None], within_s: float, lease_s: float, since_s: float | None = None) -> None:
         """Have the thread make a call, and wait for it."""
         if self._is_direct:
             return call()
         if self._thread is None:
             raise BusError("servo bus: written to while closed, expected it open; call open() first")
         self._check_free()
-        job = self._job = _Job(call, lease_s)
+        job = self._job = _Job(call, lease_s, since_s)
         self._jobs.put(job)
         if not job.done.wait(within_s):
             raise BusError(f"servo bus: {what} took longer than {within_s * 1e3:g} ms, expected an answer; is the I2C bus stuck?")

@@ -153,7 +153,8 @@ class LateWriter(BusWriter):
         super().__init__(FakeBus(rig), clock_is_virtual=True)
         self._rig = rig
 
-    def write(self, command: JointCommand, within_s: float = 0.0) -> None:
+    def write(self, command: JointCommand, within_s: float = 0.0, since_s: float | None = None) -> None:
+        assert since_s == self._rig.now_s, "its time counts from when the gate looked how long the arm had been without one"
         super().write(command)
         self._rig.hook("late")
 

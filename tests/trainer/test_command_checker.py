@@ -6,6 +6,7 @@ import random
 import pytest
 
 from edge import kinematics
+from edge.buses.lease import lease
 from edge.errors import BusError
 from edge.messages import JointCommand, ToolPose
 from edge.robot import JOINT_NAMES
@@ -180,3 +181,14 @@ def test_examples_are_few_and_say_when() -> None:
     assert rig.checked.unsafe == 50
     assert len(rig.checked.examples) == 20
     assert rig.checked.examples[0].startswith("at 0.02 s: not finite: ")
+
+
+def test_what_comes_after_its_time_is_not_sent_and_not_counted() -> None:
+    checked = CheckedBus(FakeBus(), TASK.mount, HOME, TICK_S)
+    leap = HOME._replace(joint1_rad=HOME.joint1_rad + 1.0)
+    with lease(lambda: True), pytest.raises(BusError, match="given up"):
+        checked.write(leap)
+    assert (checked.sent, checked.unsafe) == (0, 0)
+    with lease(lambda: False):
+        checked.write(leap)
+    assert (checked.sent, checked.unsafe) == (1, 1)

@@ -78,7 +78,7 @@ class Line:
     def tick(self) -> tuple[bool, bool]:
         """Whether it was opened anew, and whether it acknowledged."""
         self.clock.time_s += TICK_S
-        return self.bus.tend(), self.bus.write(PARK)
+        return self.bus.tend(), self.bus.write(PARK, time.monotonic())
 
 
 @pytest.mark.parametrize("ticks", range(1, BAD_TICKS))

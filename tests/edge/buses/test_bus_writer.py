@@ -254,6 +254,15 @@ def test_a_hanging_bus_costs_the_caller_its_time_once_and_then_none(writer: BusW
     assert writer.verified.writes == 1
 
 
+def test_what_was_decided_on_too_long_ago_is_not_sent(writer: BusWriter, bus: FakeBus) -> None:
+    """The machine was busy in between, the servos have come to rest since, and the set point is of an arm that moves."""
+    refused(lambda: writer.write(command(1), within_s=0.5, since_s=time.monotonic() - 0.6), "given up before all of it was sent")
+    assert bus.sent == []
+    assert writer.verified.writes == 0
+    writer.write(command(2), within_s=0.5, since_s=time.monotonic() - 0.1)
+    assert bus.sent == [("first", 0.002), ("second", 0.002)]
+
+
 def test_a_retry_does_not_follow_once_the_caller_has_given_up(writer: BusWriter, bus: FakeBus, monkeypatch) -> None:
     monkeypatch.setattr("edge.buses.bus_writer.RETRY_WITHIN_S", 10.0)
     free = bus.hang("first")
