@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibration.commands.hand_eye import BoardFile, ConfigFile, File, Images, Joints, Seed, Simulate, Source, solved_from
+from calibration.commands.hand_eye import BoardFile, ConfigFile, File, Images, Joints, Seed, Simulate, solved_from
+from calibration.commands.hand_eye_result import Source
 from calibration.commands.steps import AsJson, print_json
 from edge.errors import CalibrationError, ConfigError
 

@@ -1,16 +1,13 @@
 """`dofbot calibrate handeye` and `servos`: camera and servos from one folder of images with the joints they were taken at."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import typer
 
+from calibration.commands.hand_eye_result import Source, show, show_servos, show_truth, told, write_report
 from calibration.commands.steps import AsJson, board_of, look_at, print_json, settings_with, write_parts
-from edge.errors import CalibrationError, ConfigError
-
-if TYPE_CHECKING:
-    from calibration.arm_session import Solved
-    from calibration.hand_eye import Estimate
+from edge.errors import ConfigError
 
 Images = Annotated[Path | None, typer.Option(help="Folder of images, all of one stream and of one board that lies still on the table.")]
 BoardFile = Annotated[
@@ -44,17 +41,6 @@ Where = Annotated[
         show_default=False,
     ),
 ]
-
-
-class Source(NamedTuple):
-    """Where everything comes from."""
-
-    images: Path
-    calibration: Path
-    config: Path | None
-    refused: dict[str, str]
-    solved: "Solved"
-    refusal: CalibrationError | None
 
 
 def handeye(
@@ -99,14 +85,14 @@ def handeye(
     source = solved_from(images, camera, board, calibration, joints, config, simulate, seed, as_json)
     found = source.solved.found
     page = report or source.images / "report.html"
-    _write_report(page, source, with_hand_eye=True)
+    write_report(page, source, with_hand_eye=True)
     if not as_json:
-        _show(source, page)
+        show(source, page)
     if source.refusal:
         raise source.refusal
     _write(source, "dofbot calibrate handeye", with_hand_eye=True)
     if as_json:
-        return print_json(_told(found, source) | {"report": str(page)})
+        return print_json(told(found, source) | {"report": str(page)})
     from calibration.arm import placements
 
     typer.echo(f"written to {source.calibration}: the camera {placements.WHERE[source.solved.arm.camera]}, and servos")
@@ -197,15 +183,15 @@ def servos(
     """
     source = solved_from(images, camera, board, calibration, joints, config, simulate, seed, as_json)
     if report:
-        _write_report(report, source, with_hand_eye=False)
+        write_report(report, source, with_hand_eye=False)
     if not as_json:
-        _show_servos(source.solved)
-        _show_truth(source)
+        show_servos(source.solved)
+        show_truth(source)
     if source.refusal:
         raise source.refusal
     _write(source, "dofbot calibrate servos", with_hand_eye=False)
     if as_json:
-        return print_json(_told(source.solved.found, source))
+        return print_json(told(source.solved.found, source))
     typer.echo(f"written to {source.calibration}: servos")
     return None
 
@@ -292,97 +278,3 @@ def _write(source: Source, by: str, *, with_hand_eye: bool) -> None:
         assert serial is not None
         parts |= hand_eye.parts(solved.found, solved.arm.camera, serial.serial, by)
     write_parts(source.calibration, source.config, **parts)
-
-
-def _show(source: Source, page: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from calibration import hand_eye
-    from calibration.pages import arm as arm_page
-
-    found, console = source.solved.found, Console(width=110)
-    for name, why in arm_page.rejected({}, found.rejected).items():
-        console.print(f"left out: {name} {why}", highlight=False, markup=False, soft_wrap=True)
-    table = Table("", "generalised least squares", "bundle adjustment over pixels", title="Both methods")
-    for row in arm_page.both_methods(found):
-        table.add_row(*row)
-    console.print(table)
-    for one in found.checks:
-        state, good = arm_page.state(one), hand_eye.GOOD[one.name]
-        console.print(f"{state:9} {one.found:8.3g}  (good {good:g}, at most {one.limit:g})  {one.name}", highlight=False)
-    for line in found.warnings:
-        console.print(f"warning: {line}", highlight=False, soft_wrap=True)
-    console.print(hand_eye.describe(found), highlight=False, soft_wrap=True)
-    _show_servos(source.solved)
-    _show_truth(source)
-    console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _show_servos(solved: "Solved") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from calibration.pages import arm as arm_page
-
-    table = Table(*arm_page.SERVOS, title="Servos, against how they were configured")
-    for row in arm_page.servos(solved):
-        table.add_row(*row)
-    Console(width=110).print(table)
-
-
-def _show_truth(source: Source) -> None:
-    off = _off(source)
-    if off:
-        typer.echo(
-            f"off the truth, which only the simulation knows: camera {off['hand_eye_mm']:.2f} mm and {off['hand_eye_deg']:.3f}°, "
-            f"worst zero {off['zeros_deg']:.2f}°"
-        )
-
-
-def _off(source: Source) -> dict[str, float] | None:
-    from calibration.simulated import session as simulated_session
-
-    truth = simulated_session.truth_of(source.images)
-    return None if truth is None else simulated_session.off(truth, source.solved.found.state)._asdict()
-
-
-def _write_report(page: Path, source: Source, *, with_hand_eye: bool) -> None:
-    from calibration.pages import arm as arm_page
-
-    write = arm_page.write if with_hand_eye else arm_page.write_servos
-    try:
-        write(page, source.solved, source.images, source.refused)
-    except OSError as error:
-        raise ConfigError(f"--report {page} cannot be written ({error.strerror}); give a path that you may write to") from None
-
-
-def _told(found: "Estimate", source: Source) -> dict[str, Any]:
-    """For scripts: what a person is shown, in the units that the names end in."""
-    import numpy as np
-
-    from calibration import hand_eye, servo_zeros
-    from calibration.arm import placements
-    from calibration.pages import arm as arm_page
-
-    def median_mm(errors: Any) -> float:
-        return 1e3 * float(np.median(errors))
-
-    return {
-        "method": found.method,
-        "summary": hand_eye.describe(found),
-        f"transform_camera_to_{placements.MOVES_TO[source.solved.arm.camera]}": found.state.hand_eye.tolist(),
-        "sigma": found.sigma(),
-        "servo_sigma": servo_zeros.sigma(found),
-        "zeros_deg": np.degrees(found.state.zeros_rad).tolist(),
-        "scales": (1.0 + found.state.scales).tolist(),
-        "compliance_deg_per_nm": np.degrees(np.broadcast_to(found.state.compliance, 5)).tolist(),
-        "directions": list(source.solved.signs),
-        "held_out_median_mm": {"gls": median_mm(found.held_out.gls_m), "pixel": median_mm(found.held_out.pixel_m)},
-        "checks": list(found.checks),
-        "warnings": list(found.warnings),
-        "used": list(found.used),
-        "left_out": arm_page.rejected(source.refused, found.rejected),
-        "off_truth": _off(source),
-        "calibration": str(source.calibration),
-    }

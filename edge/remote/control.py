@@ -42,6 +42,7 @@ from edge.remote.commands import (
 )
 from edge.remote.control_connection import Connection
 from edge.remote.control_socket import listen, peer
+from edge.remote.pending import Pending
 
 CONNECTIONS_MAX = 8
 OUTSTANDING_MAX = 4  # commands of one client that wait for the loop; a hold may be one more
@@ -57,32 +58,6 @@ _SEAT_S = 1.0  # a client that has been silent for longer gives its seat up when
 _WARNING_S = 1.0  # at most one a second: a flood must not fill the journal
 
 _log = logging.getLogger(__name__)
-
-
-class Pending:
-    """A command that has arrived, for the control loop to carry out and to answer. `peer` says whose it is."""
-
-    def __init__(self, command: Command, connection: Connection, answered: "Callable[[Pending, LoopReply], None]") -> None:
-        self.command = command
-        self.peer = connection.peer
-        self.connection = connection
-        self.arrived_s = time.monotonic()
-        self.acknowledged = False  # of these three, only the server's thread writes the last two
-        self.closed = False
-        self._answered = answered
-        self._unclaimed = [None]
-
-    def answer(self, reply: LoopReply) -> None:
-        """Hand the reply over. After `Accepted` one more follows, whenever that may be."""
-        self._answered(self, reply)
-
-    def claim(self) -> bool:
-        """Whether the caller is the first: the loop, to carry it out, or the server, to refuse it. `pop` lets only one through."""
-        try:
-            self._unclaimed.pop()
-        except IndexError:
-            return False
-        return True
 
 
 class ControlServer:

@@ -28,7 +28,8 @@ from edge.remote.commands import (
     StatusReport,
     SwapPolicy,
 )
-from edge.remote.control import ControlServer, Pending
+from edge.remote.control import ControlServer
+from edge.remote.pending import Pending
 from edge.runtime import STOP_LIMIT_S, Runtime
 from edge.simulated.faults import Fault, Faults
 

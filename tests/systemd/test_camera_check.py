@@ -28,7 +28,7 @@ from tests.systemd.rootfs import ROOT
 
 pytestmark = pytest.mark.systemd
 STATE = "/var/lib/dofbot-grasp"
-REFERENCE, CALIBRATION, BOARD_FILE = f"{STATE}/check.json", f"{STATE}/calibration.json", "/root/fixed.json"
+REFERENCE, CALIBRATION, BOARD_FILE = f"{STATE}/check.json", f"{STATE}/calibration.json", f"{STATE}/fixed.json"
 CHECKED = str(camera_check.path_of(Path(CALIBRATION)))
 CONFIGURED = f'{CONFIG}[camera]\ndriver = "realsense"\n[calibration]\nfile = "{CALIBRATION}"\ncheck_max_age_h = 24.0\n'
 MOVED_PX = 3.0  # 2 mm on the board, which is 0.15 m away

@@ -16,6 +16,7 @@ from edge.robot import PARK_RAD
 from edge.simulated.arm_errors import ArmErrors
 from edge.simulated.emulated_arm import EmulatedArm
 from tests.calibration import arm_folders
+from tests.calibration.live.noting_bus import NotingBus
 
 SCENE = simulated_arm.SCENE
 
@@ -43,17 +44,7 @@ def test_the_arm_reaches_a_pose_slowly_and_is_parked_and_let_go(driver, stops):
 
 
 def test_no_joint_turns_faster_than_it_may(stops):
-    class Bus:
-        def __init__(self):
-            self.sent = []
-
-        def write(self, command):
-            self.sent.append(command)
-
-        def measured(self):
-            return None
-
-    bus = Bus()
+    bus = NotingBus()
     arm = slow_arm.SlowArm(bus, SCENE, stops, SteppedClock(), slow_arm.parked())
     arm.reach(stops[1])
     arm.go_home()

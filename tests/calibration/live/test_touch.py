@@ -25,6 +25,7 @@ from edge.simulated.arm_errors import ArmErrors
 from edge.simulated.emulated_arm import EmulatedArm
 from firmware_tools import emulated
 from tests.calibration.command_line import refusal, run
+from tests.calibration.live.noting_bus import NotingBus
 
 SCENE = simulated_arm.SCENE._replace(pointer_m=0.027)
 ONES, NONE_DONE = np.ones(2), np.zeros((0, 2))
@@ -97,21 +98,8 @@ def test_a_pointer_that_is_too_long_is_refused(ahead_m):
         touch_plan.crossings(SCENE._replace(pointer_m=ahead_m), 0.008, 9, ONES, NONE_DONE)
 
 
-class _Bus:
-    """Takes note of what it is sent."""
-
-    def __init__(self):
-        self.sent = []
-
-    def write(self, command):
-        self.sent.append(command)
-
-    def measured(self):
-        return None
-
-
 def test_the_gate_itself_keeps_the_tip_off_the_table(crossings):
-    bus = _Bus()
+    bus = NotingBus()
     arm = slow_arm.SlowArm(bus, SCENE, np.array([PARK_RAD]), SteppedClock(), slow_arm.parked())
     one = crossings[4]
     arm.reach(one.joints_rad, one.via_rad)
@@ -123,7 +111,7 @@ def test_the_gate_itself_keeps_the_tip_off_the_table(crossings):
 
 
 def test_the_gripper_closes_slowly():
-    bus = _Bus()
+    bus = NotingBus()
     arm = slow_arm.SlowArm(bus, SCENE, np.array([PARK_RAD]), SteppedClock(), slow_arm.parked())
     arm.grip(0.007)
     openings = np.array([command.opening_m for command in bus.sent])

@@ -37,7 +37,8 @@ from edge.remote.commands import (
     decode_reply,
     encode,
 )
-from edge.remote.control import ControlServer, Pending
+from edge.remote.control import ControlServer
+from edge.remote.pending import Pending
 
 FUZZED_FRAMES = int(os.environ.get("DOFBOT_FUZZ_FRAMES", "2000"))  # the number is 100000: about three minutes
 READY = StatusReport(state="DISARMED", phase="IDLE", ticks=7)

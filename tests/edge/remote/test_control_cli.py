@@ -31,7 +31,8 @@ from edge.remote.commands import (
     Reset,
     StatusReport,
 )
-from edge.remote.control import ControlServer, Pending
+from edge.remote.control import ControlServer
+from edge.remote.pending import Pending
 
 ROOT = Path(__file__).parents[3]
 
